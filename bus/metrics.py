@@ -1,0 +1,206 @@
+"""EventBridge's metrics under their own names, counted in plain integers and exposed for Prometheus.
+
+Counting is on the hot path, so a counter is an attribute of a small object that its user keeps;
+the library only sees the numbers when someone scrapes. As in EventBridge, a series of a rule
+carries RuleName and, off the default bus, EventBusName; a series without labels is the whole.
+Account and Region tell scopes apart.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from bus.scope import Scope
+
+MILLISECOND_BOUNDS = (
+    1,
+    2,
+    5,
+    10,
+    20,
+    50,
+    100,
+    200,
+    500,
+    1000,
+    2000,
+    5000,
+    10_000,
+    60_000,
+    600_000,
+    3_600_000,
+    86_400_000,
+)
+BYTE_BOUNDS = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576)
+MAX_SOURCES = 1000
+"""Event sources with a series of their own; the rest count as `other`, so that names cannot fill the memory."""
+
+
+class Histogram:
+    """Counts per bucket, and the sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[int, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts by upper bound, as Prometheus wants them."""
+        running, rows = 0, []
+        for bound, count in zip([*map(str, self.bounds), "+Inf"], self.counts, strict=True):
+            running += count
+            rows.append((bound, float(running)))
+        return rows
+
+
+@dataclass(slots=True)
+class RequestCounts:
+    """PutEvents as a whole: one sample per request."""
+
+    PutEventsApproximateCallCount: int = 0
+    PutEventsApproximateSuccessCount: int = 0
+    PutEventsApproximateFailedCount: int = 0
+    PutEventsApproximateThrottledCount: int = 0
+    PutEventsEntriesCount: int = 0
+    PutEventsFailedEntriesCount: int = 0
+    InvocationsCreated: int = 0
+    DroppedNoSuchBus: int = 0
+
+
+@dataclass(slots=True)
+class RuleCounts:
+    """One rule's counters, by EventBridge's names."""
+
+    MatchedEvents: int = 0
+    TriggeredRules: int = 0
+    Invocations: int = 0
+    FailedInvocations: int = 0
+    InvocationAttempts: int = 0
+    SuccessfulInvocationAttempts: int = 0
+    RetryInvocationAttempts: int = 0
+    InvocationsSentToDlq: int = 0
+    InvocationsFailedToBeSentToDlq: int = 0
+
+
+RuleKey = tuple[Scope, str, str]
+"""(scope, bus name, rule name)"""
+
+HELP = {
+    "PutEventsApproximateCallCount": "PutEvents requests.",
+    "PutEventsApproximateSuccessCount": "PutEvents requests answered with 200, whatever became of their entries.",
+    "PutEventsApproximateFailedCount": "PutEvents requests refused as a whole.",
+    "PutEventsApproximateThrottledCount": "PutEvents requests throttled; busbar never throttles.",
+    "PutEventsEntriesCount": "Entries of PutEvents requests.",
+    "PutEventsFailedEntriesCount": "Entries that were refused.",
+    "InvocationsCreated": "Deliveries created, one per matched rule's target.",
+    "DroppedNoSuchBus": "Accepted entries whose bus does not exist (busbar's own).",
+    "MatchedEvents": "Events that matched a rule; without labels: matched any.",
+    "TriggeredRules": "Rules that ran.",
+    "Invocations": "Deliveries that ended, well or not.",
+    "FailedInvocations": "Deliveries that ended in failure.",
+    "InvocationAttempts": "Attempts at targets.",
+    "SuccessfulInvocationAttempts": "Attempts that a target took.",
+    "RetryInvocationAttempts": "Attempts after the first of a delivery.",
+    "InvocationsSentToDlq": "Failed deliveries put in their dead-letter queue.",
+    "InvocationsFailedToBeSentToDlq": "Failed deliveries dropped: no dead-letter queue, or it refused.",
+    "PutEventsLatency": "Milliseconds from a PutEvents request to its answer.",
+    "PutEventsRequestSize": "Bytes of a PutEvents request's entries, as the size rule counts.",
+    "IngestionToInvocationStartLatency": "Milliseconds from acceptance to the start of the first attempt.",
+    "IngestionToInvocationCompleteLatency": "Milliseconds from acceptance to the end of the first attempt.",
+    "IngestionToInvocationSuccessLatency": "Milliseconds from acceptance to the attempt that succeeded.",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Metrics(Collector):
+    """Every counter of the process."""
+
+    requests: RequestCounts = field(default_factory=RequestCounts)
+    rules: dict[RuleKey, RuleCounts] = field(default_factory=dict)
+    sources: dict[str, int] = field(default_factory=dict)
+    matched: int = 0
+    put_latency: Histogram = field(default_factory=lambda: Histogram(MILLISECOND_BOUNDS))
+    put_size: Histogram = field(default_factory=lambda: Histogram(BYTE_BOUNDS))
+    start_latency: Histogram = field(default_factory=lambda: Histogram(MILLISECOND_BOUNDS))
+    complete_latency: Histogram = field(default_factory=lambda: Histogram(MILLISECOND_BOUNDS))
+    success_latency: Histogram = field(default_factory=lambda: Histogram(MILLISECOND_BOUNDS))
+    gauges: list[tuple[str, str, Callable[[], float]]] = field(default_factory=list)
+
+    def rule(self, scope: Scope, bus: str, rule: str) -> RuleCounts:
+        """The counters of a rule; they outlive the rule, as a series does."""
+        key = (scope, bus, rule)
+        counts = self.rules.get(key)
+        if counts is None:
+            counts = self.rules[key] = RuleCounts()
+        return counts
+
+    def matched_event(self, source: str) -> None:
+        """An event matched at least one rule."""
+        self.matched += 1
+        if source not in self.sources and len(self.sources) >= MAX_SOURCES:
+            source = "other"
+        self.sources[source] = self.sources.get(source, 0) + 1
+
+    def gauge(self, name: str, sentence: str, read: Callable[[], float]) -> None:
+        """Expose a number that is read when someone scrapes."""
+        self.gauges.append((name, sentence, read))
+
+    def expose(self) -> bytes:
+        """The text of ``GET /metrics``."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return generate_latest(registry)
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._request_families()
+        yield from self._rule_families()
+        yield from self._histogram_families()
+        for name, sentence, read in self.gauges:
+            yield GaugeMetricFamily(name, sentence, value=read())
+
+    def _request_families(self) -> Iterator[Metric]:
+        for each in fields(RequestCounts):
+            yield CounterMetricFamily(each.name, HELP[each.name], value=getattr(self.requests, each.name))
+
+    def _rule_families(self) -> Iterator[Metric]:
+        for each in fields(RuleCounts):
+            family = CounterMetricFamily(
+                each.name, HELP[each.name], labels=("Account", "Region", "EventBusName", "RuleName", "Source")
+            )
+            total = 0
+            for (scope, bus, rule), counts in self.rules.items():
+                value = getattr(counts, each.name)
+                total += value
+                family.add_metric((*scope, "" if bus == "default" else bus, rule, ""), value)
+            if each.name == "MatchedEvents":
+                total = self.matched
+                for source, value in self.sources.items():
+                    family.add_metric(("", "", "", "", source), value)
+            family.add_metric(("", "", "", "", ""), total)
+            yield family
+
+    def _histogram_families(self) -> Iterator[Metric]:
+        rows = {
+            "PutEventsLatency": self.put_latency,
+            "PutEventsRequestSize": self.put_size,
+            "IngestionToInvocationStartLatency": self.start_latency,
+            "IngestionToInvocationCompleteLatency": self.complete_latency,
+            "IngestionToInvocationSuccessLatency": self.success_latency,
+        }
+        for name, histogram in rows.items():
+            yield HistogramMetricFamily(name, HELP[name], buckets=histogram.buckets(), sum_value=histogram.total)
