@@ -1,0 +1,219 @@
+"""AWS JSON 1.0 and 1.1: one ASGI endpoint for every operation that names itself in X-Amz-Target.
+
+The path is ignored, since clients of queues post to the queue's URL. A request passes these stages, each of which
+can refuse it: method, size, target, content type, access, JSON, shape; then the capability answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+import structlog
+
+from bus.api import Method
+from bus.api.dialect import Answer, Dialect, Plain, WithQueryCode
+from bus.api.model import Operation, Service
+from bus.api.request import Disconnected, Receive, Request, Scope, Send, read_body
+from bus.errors import ApiError, StoreUnavailable
+from bus.scope import Call
+
+log = structlog.get_logger(__name__)
+
+CONTENT_TYPES = frozenset({b"application/x-amz-json-1.0", b"application/x-amz-json-1.1", b"application/json"})
+
+MAY_WAIT = frozenset({"sqs:ReceiveMessage"})
+"""Operations that may answer long after they were asked; they end when the client goes away."""
+
+
+class Gate(Protocol):
+    """Who decides whether a call may happen, and whose it is."""
+
+    def admit_call(self, request: Request, *, service: str, action: str) -> Call:
+        """The caller, or ApiError; ``service`` is the signing name, ``action`` reads like events:PutRule."""
+        ...
+
+
+class Route(NamedTuple):
+    """Where an X-Amz-Target leads; ``method`` is None for an operation that no capability has."""
+
+    operation: Operation
+    method: Method | None
+    service: Service
+    dialect: Dialect
+
+
+class Rpc:
+    """The ASGI endpoint.
+
+    ``capabilities`` are searched for every operation's method; the same operation on two of them is a ValueError.
+    ``error_codes`` maps error shapes of services with query codes to (query code, HTTP status).
+    """
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        capabilities: Sequence[object],
+        *,
+        access: Gate,
+        max_body_bytes: int,
+        error_codes: Mapping[str, tuple[str, int]],
+    ) -> None:
+        self._access = access
+        self._max_body_bytes = max_body_bytes
+        self._default: Dialect = Plain("1.1")
+        self._dialects = {service.target_prefix.encode(): _dialect(service, error_codes) for service in services}
+        self._routes = dict(self._make_routes(services, capabilities))
+
+    def _make_routes(
+        self, services: Sequence[Service], capabilities: Sequence[object]
+    ) -> Iterable[tuple[bytes, Route]]:
+        for service in services:
+            prefix = service.target_prefix.encode()
+            for operation in service:
+                route = Route(operation, _find_method(operation, capabilities), service, self._dialects[prefix])
+                yield prefix + b"." + operation.name.encode(), route
+
+    @property
+    def offered(self) -> frozenset[str]:
+        """The operations that some capability answers, as ``service:Operation``."""
+        return frozenset(route.operation.action for route in self._routes.values() if route.method is not None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        target = headers.get(b"x-amz-target", b"")
+        route = self._routes.get(target)
+        dialect = route.dialect if route is not None else self._dialect_of(target, headers)
+        request_id = _new_request_id()
+        try:
+            body = await self._answer(scope, headers, receive, route)
+            answer = Answer(200, dialect.success, body)
+        except ApiError as error:
+            answer = dialect.refusal(error)
+        except Disconnected:
+            return
+        except StoreUnavailable as error:
+            log.error("store unavailable", operation=_label(route), request_id=request_id, reason=str(error))
+            answer = dialect.fault()
+        except Exception:
+            log.exception("operation failed", operation=_label(route), request_id=request_id)
+            answer = dialect.fault()
+        await _send(send, answer, request_id)
+
+    async def _answer(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, route: Route | None) -> bytes:
+        if scope["method"] != "POST":
+            raise ApiError("UnknownOperationException", "Operations are sent with POST.", 404)
+        body = await read_body(headers, receive, self._max_body_bytes)
+        if route is None:
+            raise self._no_route(headers)
+        _demand_json(headers)
+        request = Request.of(scope, body, headers)
+        operation = route.operation
+        call = self._access.admit_call(request, service=route.service.signing_name, action=operation.action)
+        if route.method is None:
+            raise route.dialect.absent(operation.name)
+        members = _parse(body)
+        operation.check(members)
+        if operation.action in MAY_WAIT:
+            result = await _while_connected(route.method(call, members), receive)
+        else:
+            result = await route.method(call, members)
+        return b"" if operation.is_void else orjson.dumps(result or {})
+
+    def _dialect_of(self, target: bytes, headers: Mapping[bytes, bytes]) -> Dialect:
+        """How to word the refusal of a target that leads nowhere."""
+        known = self._dialects.get(target.partition(b".")[0])
+        if known is None and not target and _is_form(headers):
+            known = next((d for d in self._dialects.values() if isinstance(d, WithQueryCode)), None)
+        return known or self._default
+
+    def _no_route(self, headers: Mapping[bytes, bytes]) -> ApiError:
+        target = headers.get(b"x-amz-target", b"")
+        prefix, _, name = target.decode("latin-1").partition(".")
+        dialect = self._dialects.get(prefix.encode())
+        if dialect is not None:
+            return dialect.unknown(name)
+        if not target and _is_form(headers):
+            return ApiError("UnsupportedOperation", "The query protocol is not spoken here; use AWS JSON 1.0.")
+        what = f"leads nowhere: {target.decode('latin-1')!r}" if target else "is missing"
+        return ApiError("UnknownOperationException", f"The header X-Amz-Target {what}.")
+
+
+async def _while_connected(method: Coroutine[Any, Any, Any], receive: Receive) -> Any:
+    """The result of ``method``, cancelled as soon as nobody is there to be given it."""
+    answering = asyncio.ensure_future(method)
+    leaving = asyncio.ensure_future(receive())  # the body has been read: the next message says the client is gone
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise Disconnected
+        return answering.result()
+    finally:
+        for each in (answering, leaving):
+            each.cancel()
+
+
+def _dialect(service: Service, error_codes: Mapping[str, tuple[str, int]]) -> Dialect:
+    if service.query_errors:
+        return WithQueryCode(service.json_version, f"com.amazonaws.{service.name}", error_codes)
+    return Plain(service.json_version)
+
+
+def _find_method(operation: Operation, capabilities: Sequence[object]) -> Method | None:
+    name = operation.method_name
+    found: list[Method] = [getattr(each, name) for each in capabilities if hasattr(each, name)]
+    if len(found) > 1:
+        raise ValueError(f"{operation.name} is on several capabilities: {', '.join(map(repr, found))}")
+    if not found:
+        return None
+    if not inspect.iscoroutinefunction(found[0]):
+        raise TypeError(f"{found[0]!r} answers {operation.name} and must be a coroutine method")
+    return found[0]
+
+
+def _is_form(headers: Mapping[bytes, bytes]) -> bool:
+    return headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded")
+
+
+def _demand_json(headers: Mapping[bytes, bytes]) -> None:
+    content_type = headers.get(b"content-type", b"")
+    if content_type in CONTENT_TYPES:
+        return
+    if content_type.partition(b";")[0].strip().lower() not in CONTENT_TYPES:
+        text = f"The content type {content_type.decode('latin-1')!r} is not one of AWS JSON."
+        raise ApiError("UnknownOperationException", text)
+
+
+def _parse(body: bytes) -> Any:
+    """The JSON of a body; an operation without members may be called with none."""
+    if not body:
+        return {}
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ApiError("SerializationException", f"The body is not JSON in UTF-8: {error.msg} ({where})") from None
+
+
+def _label(route: Route | None) -> str | None:
+    return None if route is None else route.operation.action
+
+
+def _new_request_id() -> str:
+    """A random UUID, without the cost of making a UUID object."""
+    text = os.urandom(16).hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
+
+
+async def _send(send: Send, answer: Answer, request_id: str) -> None:
+    headers = [
+        (b"x-amzn-requestid", request_id.encode()),
+        (b"content-length", b"%d" % len(answer.body)),
+        *answer.headers,
+    ]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
