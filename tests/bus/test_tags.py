@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.bus.configuration import OTHER, PATTERN, Configuration, configuration
+
+BUS = "arn:aws:events:us-east-1:111111111111:event-bus/b"
+DEFAULT = "arn:aws:events:us-east-1:111111111111:event-bus/default"
+RULE = "arn:aws:events:us-east-1:111111111111:rule/r"
+BUS_RULE = "arn:aws:events:us-east-1:111111111111:rule/b/r"
+
+
+async def prepare(conf: Configuration) -> None:
+    await conf.call("create_event_bus", Name="b")
+    await conf.call("put_rule", Name="r", EventPattern=PATTERN)
+    await conf.call("put_rule", Name="r", EventPattern=PATTERN, EventBusName="b")
+
+
+@pytest.fixture
+async def conf() -> AsyncIterator[Configuration]:
+    conf = await configuration()
+    await prepare(conf)
+    yield conf
+    await conf.store.close()
+
+
+async def tags(conf: Configuration, arn: str) -> dict[str, str]:
+    answer = await conf.call("list_tags_for_resource", ResourceARN=arn)
+    return {tag["Key"]: tag["Value"] for tag in answer["Tags"]}
+
+
+@pytest.mark.parametrize("arn", [BUS, DEFAULT, RULE, BUS_RULE])
+async def test_add_overwrite_remove(conf: Configuration, arn: str) -> None:
+    assert await tags(conf, arn) == {}
+    first = [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": ""}]
+    assert await conf.call("tag_resource", ResourceARN=arn, Tags=first) == {}
+    await conf.call("tag_resource", ResourceARN=arn, Tags=[{"Key": "a", "Value": "2"}])
+    assert await tags(conf, arn) == {"a": "2", "b": ""}
+    assert await conf.call("untag_resource", ResourceARN=arn, TagKeys=["b", "unknown"]) == {}
+    assert await tags(conf, arn) == {"a": "2"}
+    others = {BUS, DEFAULT, RULE, BUS_RULE} - {arn}
+    assert [await tags(conf, other) for other in others] == [{}, {}, {}]
+
+
+async def test_a_new_rule_of_the_same_name_starts_without(conf: Configuration) -> None:
+    await conf.call("tag_resource", ResourceARN=RULE, Tags=[{"Key": "a", "Value": "1"}])
+    await conf.call("delete_rule", Name="r")
+    await conf.call("put_rule", Name="r", EventPattern=PATTERN)
+    assert await tags(conf, RULE) == {}
+
+
+async def test_tags_survive_a_restart(tmp_path: Path) -> None:
+    conf = await configuration(str(tmp_path))
+    await prepare(conf)
+    for arn in (BUS, DEFAULT, RULE, BUS_RULE):
+        await conf.call("tag_resource", ResourceARN=arn, Tags=[{"Key": "arn", "Value": arn}])
+    await conf.store.close()
+    conf = await configuration(str(tmp_path))
+    for arn in (BUS, DEFAULT, RULE, BUS_RULE):
+        assert await tags(conf, arn) == {"arn": arn}
+    await conf.store.close()
+
+
+@pytest.mark.parametrize(
+    ("operation", "rest"),
+    [
+        ("tag_resource", {"Tags": [{"Key": "k", "Value": "v"}]}),
+        ("untag_resource", {"TagKeys": ["k"]}),
+        ("list_tags_for_resource", {}),
+    ],
+)
+async def test_errors(conf: Configuration, operation: str, rest: dict[str, object]) -> None:
+    absent = {
+        RULE[:-1] + "x": "Rule x does not exist on EventBus default.",
+        BUS_RULE[:-1] + "x": "Rule x does not exist on EventBus b.",
+        BUS[:-1] + "x": "Event bus x does not exist.",
+        RULE[:-1] + "x/r": "Event bus x does not exist.",
+    }
+    for arn, message in absent.items():
+        assert await conf.error(operation, ResourceARN=arn, **rest) == ("ResourceNotFoundException", message)
+    for arn in (RULE, BUS_RULE, BUS, DEFAULT):
+        assert (await conf.error(operation, OTHER, ResourceARN=arn, **rest))[0] == "ResourceNotFoundException"
+    for arn in ("r", "arn:aws:sqs:us-east-1:111111111111:q", "arn:aws:events:us-east-1:111111111111:replay/x"):
+        assert await conf.error(operation, ResourceARN=arn, **rest) == (
+            "ValidationException",
+            f"Parameter {arn} is not valid. Reason: Provided Arn is not in correct format.",
+        )
+
+
+async def test_a_key_twice_and_a_tag_too_many(conf: Configuration) -> None:
+    twice = [{"Key": "k", "Value": "1"}, {"Key": "k", "Value": "2"}]
+    duplicated = ("ValidationException", "Invalid parameter: Duplicated keys are not allowed.")
+    assert await conf.error("tag_resource", ResourceARN=RULE, Tags=twice) == duplicated
+    assert await conf.error("create_event_bus", Name="c", Tags=twice) == duplicated
+    fifty = [{"Key": str(n), "Value": "v"} for n in range(50)]
+    await conf.call("tag_resource", ResourceARN=RULE, Tags=fifty)
+    await conf.call("tag_resource", ResourceARN=RULE, Tags=fifty[:3])
+    limit = ("LimitExceededException", "The requested resource exceeds the maximum number allowed.")
+    assert await conf.error("tag_resource", ResourceARN=RULE, Tags=[{"Key": "one", "Value": "more"}]) == limit
+    assert len(await tags(conf, RULE)) == 50
