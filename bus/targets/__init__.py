@@ -1,0 +1,105 @@
+"""The Target protocol: what a delivery is given, and how it says what became of an attempt.
+
+A target is one file with one class and one row in `bus.app`. Its contract, which
+``tests/test_targets.py`` holds for every row:
+
+* ``deliver`` makes one attempt and returns an `Outcome`; it raises nothing but CancelledError
+  (a stop is under way, the attempt may have arrived).
+* An attempt that may have arrived is never reported as `Failed` with a final class.
+* `Delivered` may carry messages for embedded queues; they are committed together with the
+  settlement of the delivery, so that a message is never there without it.
+* It keeps no state about a delivery between attempts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bus.scope import Scope
+from bus.store import NewMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One target of one rule as it stood when work for it was created; never changed afterwards.
+
+    ``number`` is the route's key in the store; ``target`` the target's members as PutTargets took
+    them (Id, Arn, RoleArn, Input..., RetryPolicy, DeadLetterConfig, ...).
+    """
+
+    number: int
+    scope: Scope
+    bus: str
+    rule: str
+    rule_arn: str
+    target: Mapping[str, Any]
+
+    @property
+    def arn(self) -> str:
+        return str(self.target["Arn"])
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One attempt's input.
+
+    ``body`` is what the target is to receive (after Input, InputPath or InputTransformer);
+    ``event`` the whole envelope. ``attempt`` counts from 1. ``accepted`` is when the bus took
+    the event (ms). ``trace`` is the normalised trace header; ``hops`` counts forwardings so far
+    (same region, other region).
+    """
+
+    route: Route
+    event_id: str
+    body: bytes
+    event: bytes
+    attempt: int
+    accepted: int
+    trace: str | None = None
+    hops: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The target took it."""
+
+    messages: Sequence[NewMessage] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The target did not take it.
+
+    ``code`` and ``message`` become ERROR_CODE and ERROR_MESSAGE of the dead letter. ``retry``:
+    whether another attempt could end differently; ``retry_after`` the seconds the target asked for
+    (negative: do not come back). ``attempted`` is False when the failure was certain before
+    anything was sent.
+    """
+
+    code: str
+    message: str
+    retry: bool = False
+    retry_after: float | None = None
+    attempted: bool = True
+
+
+Outcome = Delivered | Failed
+
+
+class Target(Protocol):
+    """Delivers to one kind of ARN."""
+
+    async def deliver(self, delivery: Delivery) -> Outcome: ...
+
+    async def close(self) -> None: ...
+
+
+class ImmediateTarget(Target, Protocol):
+    """A target inside this process, whose outcome is known without waiting.
+
+    Its messages ride in the transaction that accepts the event, so no delivery row is written.
+    """
+
+    def deliver_now(self, delivery: Delivery) -> Outcome: ...

@@ -1,0 +1,114 @@
+"""Forwarding to another bus: hops, regions, and buses that are not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bus.accepted import Luggage
+from bus.errors import ApiError, StoreUnavailable
+from bus.scope import Scope
+from bus.targets import Delivered, Delivery, Failed, Route
+from bus.targets.event_bus import EventBus
+
+HERE = Scope("123456789012", "us-east-1")
+SAME_REGION = "arn:aws:events:us-east-1:123456789012:event-bus/second"
+OTHER_REGION = "arn:aws:events:eu-west-1:123456789012:event-bus/second"
+OTHER_ACCOUNT = "arn:aws:events:us-east-1:210987654321:event-bus/second"
+HOP_MESSAGE = (
+    "Event ingestion rejected for event id-1 because an event can be sent to an event bus target only once. "
+    "This event was previously delivered to an event bus target."
+)
+DENIED = Failed("NO_PERMISSIONS", "Lack of permissions to invoke cross account target.")
+
+
+def delivery(arn: str, hops: tuple[int, int] = (0, 0)) -> Delivery:
+    route = Route(1, HERE, "first", "r", "arn:rule", {"Id": "bus", "Arn": arn})
+    return Delivery(route, "id-1", b"rendered", b'{"id":"id-1"}', 1, 0, "Root=1", hops)
+
+
+class Buses:
+    def __init__(self, answer: bool | Exception = True) -> None:
+        self.answer = answer
+        self.calls: list[dict[str, Any]] = []
+
+    async def __call__(
+        self, scope: Scope, bus_name: str, event: bytes, *, new_identity: bool, luggage: Luggage
+    ) -> bool:
+        self.calls.append(
+            {"scope": scope, "bus": bus_name, "event": event, "new_identity": new_identity, "luggage": luggage}
+        )
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+async def test_within_a_region_the_envelope_goes_on_as_it_is() -> None:
+    buses = Buses()
+    assert await EventBus(buses).deliver(delivery(SAME_REGION)) == Delivered()
+    assert buses.calls == [
+        {
+            "scope": HERE,
+            "bus": "second",
+            "event": b'{"id":"id-1"}',
+            "new_identity": False,
+            "luggage": Luggage("Root=1", (1, 0)),
+        }
+    ]
+
+
+async def test_between_regions_the_event_gets_a_new_identity() -> None:
+    buses = Buses()
+    assert await EventBus(buses).deliver(delivery(OTHER_REGION)) == Delivered()
+    (call,) = buses.calls
+    assert call["scope"] == Scope("123456789012", "eu-west-1")
+    assert call["new_identity"] is True
+    assert call["luggage"] == Luggage("Root=1", (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("arn", "hops", "after"),
+    [(SAME_REGION, (0, 1), (1, 1)), (OTHER_REGION, (1, 0), (1, 1)), (OTHER_ACCOUNT, (0, 1), (1, 1))],
+)
+async def test_one_hop_of_each_kind_is_allowed(arn: str, hops: tuple[int, int], after: tuple[int, int]) -> None:
+    buses = Buses()
+    assert await EventBus(buses).deliver(delivery(arn, hops)) == Delivered()
+    assert buses.calls[0]["luggage"].hops == after
+
+
+@pytest.mark.parametrize(
+    ("arn", "hops", "code"),
+    [
+        (SAME_REGION, (1, 0), "THIRD_ACCOUNT_HOP_DETECTED"),
+        (SAME_REGION, (1, 1), "THIRD_ACCOUNT_HOP_DETECTED"),
+        (OTHER_ACCOUNT, (1, 0), "THIRD_ACCOUNT_HOP_DETECTED"),
+        (OTHER_REGION, (0, 1), "THIRD_REGION_HOP_DETECTED"),
+        (OTHER_REGION, (1, 1), "THIRD_REGION_HOP_DETECTED"),
+    ],
+)
+async def test_a_second_hop_of_a_kind_is_final(arn: str, hops: tuple[int, int], code: str) -> None:
+    buses = Buses()
+    outcome = await EventBus(buses).deliver(delivery(arn, hops))
+    assert outcome == Failed(code, HOP_MESSAGE, attempted=False)
+    assert buses.calls == []
+
+
+async def test_an_absent_bus_of_the_same_account_swallows_the_event() -> None:
+    assert await EventBus(Buses(False)).deliver(delivery(SAME_REGION)) == Delivered()
+    assert await EventBus(Buses(False)).deliver(delivery(OTHER_REGION)) == Delivered()
+
+
+async def test_an_absent_bus_of_another_account_has_not_permitted_anything() -> None:
+    assert await EventBus(Buses(False)).deliver(delivery(OTHER_ACCOUNT)) == DENIED
+
+
+async def test_a_bus_that_does_not_let_the_event_in() -> None:
+    denied = Buses(ApiError("AccessDeniedException", "no"))
+    assert await EventBus(denied).deliver(delivery(SAME_REGION)) == DENIED
+
+
+async def test_a_full_disk_is_tried_again() -> None:
+    outcome = await EventBus(Buses(StoreUnavailable("disk full"))).deliver(delivery(SAME_REGION))
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, outcome.retry) == ("INTERNAL_ERROR", True)
