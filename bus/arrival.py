@@ -1,0 +1,83 @@
+"""An event on its way in: matched as it stands, rendered only when somebody wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from bus.scope import Scope
+from rules.event import compact_detail, detail_bytes, render_envelope
+
+
+class Envelope(msgspec.Struct):
+    """What is read of an event that comes back in from another bus."""
+
+    id: str
+    source: str
+    account: str
+    time: str
+    region: str
+    detail: msgspec.Raw
+    detail_type: str = msgspec.field(name="detail-type")
+    resources: list[str] = []
+
+
+open_envelope = msgspec.json.Decoder(Envelope).decode
+
+
+class Arrival:
+    """The members of an event before it has an envelope; ``detail`` is its JSON text, not yet compact."""
+
+    __slots__ = ("account", "detail", "detail_type", "event_id", "region", "resources", "source", "time")
+
+    def __init__(self, event_id: str, time: str, entry: Mapping[str, Any], scope: Scope) -> None:
+        self.event_id = event_id
+        self.time = time
+        self.account, self.region = scope
+        self.source: str = entry["Source"]
+        self.detail_type: str = entry["DetailType"]
+        self.resources: Sequence[str] = entry.get("Resources") or []
+        self.detail: str = entry["Detail"]
+
+    @classmethod
+    def of_envelope(cls, envelope: Envelope, event_id: str, time: str) -> Arrival:
+        """An event that was on a bus before; account and region stay those of its origin."""
+        members = {
+            "Source": envelope.source,
+            "DetailType": envelope.detail_type,
+            "Resources": envelope.resources,
+            "Detail": bytes(envelope.detail).decode(),
+        }
+        return cls(event_id, time, members, Scope(envelope.account, envelope.region))
+
+    def fields(self) -> dict[str, object]:
+        """The envelope without its detail, as the index takes it."""
+        return {
+            "version": "0",
+            "id": self.event_id,
+            "detail-type": self.detail_type,
+            "source": self.source,
+            "account": self.account,
+            "time": self.time,
+            "region": self.region,
+            "resources": self.resources,
+        }
+
+    def detail_bytes(self) -> bytes:
+        """The detail as the index takes it."""
+        return detail_bytes(self.detail)
+
+    def envelope(self) -> bytes:
+        """The event as every target receives it."""
+        return render_envelope(
+            event_id=self.event_id,
+            detail_type=self.detail_type,
+            source=self.source,
+            account=self.account,
+            time=self.time,
+            region=self.region,
+            resources=self.resources,
+            detail=compact_detail(self.detail) or b"{}",
+        )

@@ -1,0 +1,478 @@
+"""The dispatcher: from a stored delivery to a settled one, at least once.
+
+Theory of operation. Each route has a `Lane`; a lane has workers, as many as its `Pace` allows, and
+each worker takes one delivery after another through the stages of `_attempt`:
+
+    expired? -> render the input -> deliver -> decide -> settle
+
+Nothing is settled before its effect is certain, and settling is a write in the store's shared
+transaction that nobody waits for: a settlement lost in a crash means one repeated delivery.
+When the disk refuses, settlements are kept and offered again every second.
+
+Targets inside the process (queues) need no delivery at all when they take the event at once: their
+messages ride in the transaction that accepts it. Only what they refuse becomes a delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from bus.accepted import Accepted, Luggage, unpack
+from bus.clock import Clock
+from bus.errors import ApiError, StoreError
+from bus.lane import PAGE, Lane
+from bus.metrics import Metrics
+from bus.store import Appended, Done, Lease, NewDelivery, NewMessage, Outcome, Release, Retry, Store
+from bus.targets import Delivered, Delivery, Failed, Route, Target
+from rules.retry import Exhausted, RetryAt, decide
+from rules.template import Dropped, InvalidJson, Rendering
+
+log = structlog.get_logger("dispatch")
+
+LEASE_MS = 2 * 3600 * 1000
+"""Longer than any attempt; what lies in a lane beyond it is claimed anew."""
+
+LONGEST_TIMER_S = 30.0
+"""Timers look again at least this often, so that a clock that jumped or a machine that slept is noticed."""
+
+SETTLE_AGAIN_S = 1.0
+SWEEP = 100
+
+INVALID_INPUT = "Invalid input for target."
+TOO_OLD = "The event reached MaximumEventAgeInSeconds before it could be delivered."
+
+DeliverNow = Callable[[Delivery], Delivered | Failed]
+
+DeadLetter = Callable[[str, bytes, Mapping[str, str], str | None], NewMessage]
+"""(queue ARN, body, attributes, trace) to the message; ApiError when the queue is absent or refuses."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one event's matched routes come to, before it is committed."""
+
+    deliveries: list[NewDelivery] = field(default_factory=list)
+    messages: list[NewMessage] = field(default_factory=list)
+    lanes: list[Lane] = field(default_factory=list)
+    """The lanes of ``deliveries``, in their order."""
+    delivered: list[Lane] = field(default_factory=list)
+    """The lanes of ``messages``."""
+
+
+class Dispatch:
+    """Owns the lanes."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        metrics: Metrics,
+        route: Callable[[int], Route | None],
+        target: Callable[[Route], Target],
+        dead_letter: DeadLetter,
+        max_in_flight: int,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._route = route
+        self._target = target
+        self._dead_letter = dead_letter
+        self._max_in_flight = max_in_flight
+        self._jitter = jitter
+        self._lanes: dict[int, Lane] = {}
+        self._settlements: list[Outcome] = []
+        self._settling: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._stopping = False
+
+    # -- life
+
+    async def start(self) -> None:
+        """Take up the deliveries the store still holds; only their number is read, never the backlog."""
+        for waiting in await self._store.backlog():
+            lane = self._lane(waiting.route)
+            if lane is not None:
+                lane.note_due(waiting.first_due)
+        self.tick()
+
+    async def stop(self, grace: float) -> None:
+        """Start nothing more, give what is under way ``grace`` seconds, and settle what came of it."""
+        self._stopping = True
+        for lane in self._lanes.values():
+            if lane.timer is not None:
+                lane.timer.cancel()
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        tasks = [task for lane in self._lanes.values() for task in lane.tasks]
+        if self._sweeping is not None:
+            tasks.append(self._sweeping)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+            if late:
+                log.warning("stopped with attempts under way; they will be made again", attempts=len(late))
+        if self._settling is not None:
+            await asyncio.wait([self._settling])
+
+    def tick(self) -> None:
+        """Look at every lane and at what has grown too old; timers call this, and tests that move the clock."""
+        for lane in list(self._lanes.values()):
+            self._look(lane)
+        self._start_sweep()
+
+    # -- accepting
+
+    def plan(self, event: Accepted, routes: Iterable[Route]) -> Plan:
+        """What has to be stored with ``event`` so that every route gets it."""
+        plan = Plan()
+        for route in routes:
+            lane = self._lanes.get(route.number) or self._open(route)
+            deliver_now = getattr(self._target(route), "deliver_now", None)
+            if deliver_now is not None:
+                messages = self._deliver_now(deliver_now, lane, event)
+                if messages is not None:
+                    plan.messages.extend(messages)
+                    plan.delivered.append(lane)
+                    continue
+            plan.deliveries.append(
+                NewDelivery(route.number, event.ts, event.ts + lane.max_age_ms, not self._stopping and lane.has_room())
+            )
+            plan.lanes.append(lane)
+        return plan
+
+    def _deliver_now(self, deliver_now: DeliverNow, lane: Lane, event: Accepted) -> Sequence[NewMessage] | None:
+        """The messages a target in this process takes the event with; None when it takes an attempt to say."""
+        body = _render(lane, event.body, event.ts, event.luggage)
+        if not isinstance(body, bytes):
+            return None
+        outcome = deliver_now(_delivery(lane.route, event.event_id, body, event.body, 1, event.ts, event.luggage))
+        return outcome.messages if isinstance(outcome, Delivered) else None
+
+    def accepted(self, event: Accepted, plan: Plan, appended: Appended) -> None:
+        """After the commit: count, and hand the leased deliveries to their lanes."""
+        self._metrics.requests.InvocationsCreated += len(plan.lanes) + len(plan.delivered)
+        for lane in plan.delivered:
+            self._count_first(lane, event.ts, event.ts)
+            self._count_success(lane, event.ts)
+            lane.counts.Invocations += 1
+        fences = iter(appended.fences)
+        until = event.ts + LEASE_MS
+        for delivery, lane in zip(plan.deliveries, plan.lanes, strict=True):
+            if delivery.lease:
+                lease = Lease(
+                    appended.seq, delivery.route, next(fences), 0, delivery.expires, until,
+                    event.event_id, event.ts, event.body, event.attrs,
+                )  # fmt: skip
+                lane.put(lease)
+            else:
+                lane.behind = True
+            self._pump(lane)
+
+    # -- lanes
+
+    def _open(self, route: Route) -> Lane:
+        counts = self._metrics.rule(route.scope, route.bus, route.rule)
+        lane = self._lanes[route.number] = Lane(route, window=self._max_in_flight, counts=counts)
+        return lane
+
+    def _lane(self, number: int) -> Lane | None:
+        lane = self._lanes.get(number)
+        if lane is not None:
+            return lane
+        route = self._route(number)
+        if route is None:
+            log.error("deliveries wait for a route that is not known", route=number)
+            return None
+        return self._open(route)
+
+    def waiting(self) -> int:
+        """Deliveries in memory or under way."""
+        return sum(len(lane.ready) + lane.running for lane in self._lanes.values())
+
+    def _look(self, lane: Lane) -> None:
+        """Wake a lane whose time has come, and set its timer for the next one."""
+        now = self._clock.now_ms()
+        if lane.next_due is not None and lane.next_due <= now:
+            lane.next_due = None
+            lane.behind = True
+        self._pump(lane)
+        self._set_timer(lane, now)
+
+    def _set_timer(self, lane: Lane, now: int) -> None:
+        if lane.timer is not None:
+            lane.timer.cancel()
+            lane.timer = None
+        if self._stopping:
+            return
+        loop = asyncio.get_running_loop()
+        delays = []
+        if lane.next_due is not None:
+            delays.append((lane.next_due - now) / 1000)
+        if lane.pace.resume_at > loop.time() and (lane.ready or lane.behind):
+            delays.append(lane.pace.resume_at - loop.time())
+        if delays:
+            lane.timer = loop.call_later(min(max(min(delays), 0.0), LONGEST_TIMER_S), self._look, lane)
+
+    def _pump(self, lane: Lane) -> None:
+        """Start workers while there is something to do and the pace allows."""
+        loop = asyncio.get_running_loop()
+        wanted = len(lane.ready) + lane.behind
+        while not self._stopping and wanted > 0 and lane.pace.allows(lane.running, loop.time()):
+            lane.running += 1
+            wanted -= 1
+            task = loop.create_task(self._work(lane))
+            lane.tasks.add(task)
+            task.add_done_callback(lane.tasks.discard)
+
+    async def _work(self, lane: Lane) -> None:
+        """One worker: attempt after attempt, until the lane has nothing or the pace says stop."""
+        loop = asyncio.get_running_loop()
+        try:
+            while not self._stopping and lane.pace.allows(lane.running - 1, loop.time()):
+                if lane.wants_more():
+                    await self._claim(lane)
+                if not lane.ready:
+                    break
+                await self._attempt(lane, lane.take())
+        finally:
+            lane.running -= 1
+        if not lane.running:
+            self._look(lane)
+
+    async def _claim(self, lane: Lane) -> None:
+        """Fill the lane with what is due, earliest first."""
+        now = self._clock.now_ms()
+        lane.behind = False
+        leases = await self._store.claim(lane.route.number, now=now, until=now + LEASE_MS, limit=PAGE)
+        for lease in leases:
+            lane.put(lease)
+        if len(leases) == PAGE or lane.heavy:
+            lane.behind = True  # the page was full: perhaps there is more
+        else:
+            lane.next_due = await self._store.next_due(lane.route.number)
+            self._set_timer(lane, now)
+
+    # -- one attempt
+
+    async def _attempt(self, lane: Lane, lease: Lease) -> None:
+        now = self._clock.now_ms()
+        if lease.until <= now:
+            lane.behind = True  # it lay here too long and is somebody's to claim again
+            return
+        if lease.expires <= now:
+            self._end_too_old(lane, lease)
+            return
+        luggage = unpack(lease.attrs)
+        body = _render(lane, lease.body, lease.ts, luggage)
+        if isinstance(body, Dropped):
+            self._settle(Done(lease.seq, lease.route, lease.fence))
+            return
+        if isinstance(body, InvalidJson):
+            self._count_attempt(lane, lease, now)
+            self._fail(lane, lease, body.body, Failed("INVALID_JSON", INVALID_INPUT), None)
+            return
+        delivery = _delivery(lane.route, lease.event_id, body, lease.body, lease.attempts + 1, lease.ts, luggage)
+        self._count_attempt(lane, lease, now)
+        started = asyncio.get_running_loop().time()
+        outcome = await self._deliver(delivery)
+        self._settle_outcome(lane, lease, delivery, outcome, started)
+
+    async def _deliver(self, delivery: Delivery) -> Delivered | Failed:
+        try:
+            return await self._target(delivery.route).deliver(delivery)
+        except Exception as error:
+            log.exception("a target broke its contract", target=delivery.route.arn)
+            return Failed("INTERNAL_ERROR", f"The attempt ended with {type(error).__name__}.", retry=True)
+
+    def _settle_outcome(
+        self, lane: Lane, lease: Lease, delivery: Delivery, outcome: Delivered | Failed, started: float
+    ) -> None:
+        now = self._clock.now_ms()
+        if lease.attempts == 0:
+            self._metrics.complete_latency.observe(now - lease.ts)
+        if isinstance(outcome, Delivered):
+            lane.pace.succeeded()
+            self._count_success(lane, lease.ts)
+            lane.counts.Invocations += 1
+            self._settle(Done(lease.seq, lease.route, lease.fence, outcome.messages))
+            return
+        log.info(
+            "attempt failed", event_id=lease.event_id, rule=lane.route.rule_arn, target=lane.route.target["Id"],
+            attempt=delivery.attempt, code=outcome.code, reason=outcome.message, retry=outcome.retry,
+        )  # fmt: skip
+        if not outcome.retry:
+            lane.pace.succeeded()
+            self._fail(lane, lease, delivery.body, outcome, None)
+            return
+        lane.pace.failed(started, asyncio.get_running_loop().time())
+        next_step = decide(lane.policy, delivery.attempt, lease.ts, now, outcome.retry_after, jitter=self._jitter)
+        if isinstance(next_step, RetryAt):
+            reason = f"{outcome.code}\t{outcome.message}"
+            self._settle(Retry(lease.seq, lease.route, lease.fence, next_step.due_ms, reason))
+        else:
+            self._fail(lane, lease, delivery.body, outcome, next_step)
+
+    def _end_too_old(self, lane: Lane, lease: Lease) -> None:
+        """Age ends a delivery whether or not its target is being pressed; the last failure is what it died of."""
+        code, _, message = (lease.last_error or f"TIMEOUT\t{TOO_OLD}").partition("\t")
+        body = _render(lane, lease.body, lease.ts, unpack(lease.attrs))
+        if isinstance(body, Dropped):
+            self._settle(Done(lease.seq, lease.route, lease.fence))
+            return
+        text = body.body if isinstance(body, InvalidJson) else body
+        exhausted = Exhausted("MaximumEventAgeInSeconds", max(0, lease.attempts - 1))
+        self._fail(lane, lease, text, Failed(code, message), exhausted)
+
+    def _fail(self, lane: Lane, lease: Lease, body: bytes, failure: Failed, exhausted: Exhausted | None) -> None:
+        """The delivery is over without success: dead-letter it, or drop it and say so."""
+        lane.counts.Invocations += 1
+        lane.counts.FailedInvocations += 1
+        facts = {
+            "event_id": lease.event_id, "rule": lane.route.rule_arn, "target": lane.route.target["Id"],
+            "code": failure.code, "reason": failure.message,
+        }  # fmt: skip
+        messages: list[NewMessage] = []
+        if lane.dead_letter_arn is None:
+            lane.counts.InvocationsFailedToBeSentToDlq += 1
+            log.warning("delivery dropped: its target has no dead-letter queue", **facts)
+        else:
+            attributes = _attributes(lane.route, failure, exhausted)
+            try:
+                letter = self._dead_letter(lane.dead_letter_arn, body, attributes, unpack(lease.attrs).trace)
+            except ApiError as refusal:
+                lane.counts.InvocationsFailedToBeSentToDlq += 1
+                log.warning("delivery dropped: its dead-letter queue refused it", refusal=refusal.message, **facts)
+            else:
+                messages.append(letter)
+                lane.counts.InvocationsSentToDlq += 1
+        self._settle(Done(lease.seq, lease.route, lease.fence, messages))
+
+    # -- counting
+
+    def _count_attempt(self, lane: Lane, lease: Lease, now: int) -> None:
+        lane.counts.InvocationAttempts += 1
+        if lease.attempts:
+            lane.counts.RetryInvocationAttempts += 1
+        else:
+            self._metrics.start_latency.observe(now - lease.ts)
+
+    def _count_first(self, lane: Lane, accepted: int, now: int) -> None:
+        lane.counts.InvocationAttempts += 1
+        self._metrics.start_latency.observe(now - accepted)
+        self._metrics.complete_latency.observe(now - accepted)
+
+    def _count_success(self, lane: Lane, accepted: int) -> None:
+        lane.counts.SuccessfulInvocationAttempts += 1
+        self._metrics.success_latency.observe(self._clock.now_ms() - accepted)
+
+    # -- settling
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Queue a settlement for this turn's transaction."""
+        self._settlements.append(outcome)
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().create_task(self._settle_all())
+
+    async def _settle_all(self) -> None:
+        while self._settlements:
+            batch, self._settlements = self._settlements, []
+            try:
+                await self._store.settle(batch)
+                self._wait_for_retries(batch)
+            except StoreError as error:
+                log.error("settling failed; trying again", reason=str(error), deliveries=len(batch))
+                self._settlements[:0] = batch
+                if self._stopping:
+                    break
+                await asyncio.sleep(SETTLE_AGAIN_S)
+        self._settling = None
+
+    def _wait_for_retries(self, settled: list[Outcome]) -> None:
+        """Only now that a retry is in the store may its lane look for it."""
+        now = self._clock.now_ms()
+        for outcome in settled:
+            if type(outcome) is Retry and (lane := self._lanes.get(outcome.route)) is not None:
+                lane.note_due(outcome.due)
+                self._set_timer(lane, now)
+
+    # -- age
+
+    def _start_sweep(self) -> None:
+        if self._stopping or self._sweeping is not None:
+            return
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        """End every delivery that grew too old, however far behind its lane is."""
+        try:
+            self._sweep_lanes()
+            full = True
+            while full and not self._stopping:
+                now = self._clock.now_ms()
+                leases = await self._store.claim_expired(now=now, until=now + LEASE_MS, limit=SWEEP)
+                for lease in leases:
+                    lane = self._lane(lease.route)
+                    if lane is None:
+                        self._settle(Release(lease.seq, lease.route, lease.fence))
+                        continue
+                    self._end_too_old(lane, lease)
+                full = len(leases) == SWEEP
+                await asyncio.sleep(0)
+            expiry = await self._store.next_expiry()
+        finally:
+            self._sweeping = None
+        delay = LONGEST_TIMER_S if expiry is None else (expiry - self._clock.now_ms()) / 1000
+        if not self._stopping:
+            loop = asyncio.get_running_loop()
+            self._sweep_timer = loop.call_later(min(max(delay, 0.05), LONGEST_TIMER_S), self._start_sweep)
+
+    def _sweep_lanes(self) -> None:
+        now = self._clock.now_ms()
+        for lane in self._lanes.values():
+            for _ in range(len(lane.ready)):
+                lease = lane.take()
+                if lease.expires <= now < lease.until:
+                    self._end_too_old(lane, lease)
+                else:
+                    lane.put(lease)
+
+
+def _render(lane: Lane, event: bytes, accepted: int, luggage: Luggage) -> bytes | Dropped | InvalidJson:
+    if lane.input.whole_event or luggage.rendered:
+        return event
+    return lane.input.render(
+        Rendering(body=event, rule_name=lane.route.rule, rule_arn=lane.route.rule_arn, ingestion_ms=accepted)
+    )
+
+
+def _delivery(
+    route: Route, event_id: str, body: bytes, event: bytes, attempt: int, accepted: int, luggage: Luggage
+) -> Delivery:
+    return Delivery(route, event_id, body, event, attempt, accepted, luggage.trace, luggage.hops)
+
+
+def _attributes(route: Route, failure: Failed, exhausted: Exhausted | None) -> dict[str, str]:
+    """What a dead letter says of its death; the two of retries only when retries ran out."""
+    attributes = {
+        "RULE_ARN": route.rule_arn,
+        "TARGET_ARN": route.arn,
+        "ERROR_CODE": failure.code,
+        "ERROR_MESSAGE": failure.message or failure.code,
+    }
+    if exhausted is not None:
+        attributes["EXHAUSTED_RETRY_CONDITION"] = exhausted.condition
+        attributes["RETRY_ATTEMPTS"] = str(exhausted.retries)
+    return attributes

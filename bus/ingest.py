@@ -1,0 +1,282 @@
+"""PutEvents: check, match, commit, answer; and the same way in for events that come from inside.
+
+Theory of operation. `put_events` looks at every entry once: `check_entry` validates it, the bus's
+`RuleSet` says which rules match, and only an event that some rule's target wants is rendered and
+stored, because an event nobody waits for has nothing left that could be lost. The events of one
+request are one `append`, so they share a forced write with every other request of the same turn of
+the loop. The answer is made from what the commit returned, never before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from secrets import token_hex
+from time import perf_counter
+from typing import Any, Protocol
+
+import structlog
+
+from bus.accepted import NOTHING, Accepted, Luggage, pack
+from bus.arrival import Arrival, open_envelope
+from bus.clock import Clock, IdSource
+from bus.errors import StoreError, validation
+from bus.metrics import Metrics
+from bus.scope import Call, Scope
+from bus.store import Append, Appended, NewDelivery, NewMessage, Store
+from bus.targets import Route
+from rules.event import (
+    EventTimeError,
+    check_entry,
+    entry_size,
+    format_time,
+    load_json,
+)
+from rules.index import MatchIndex
+from rules.states import receives
+from rules.trace import normalise
+
+log = structlog.get_logger("ingest")
+
+LEASE_MS = 2 * 3600 * 1000
+TOO_LARGE = "Total size of the entries in the request is over the limit."
+NOT_STORED = {
+    "ErrorCode": "InternalFailure",
+    "ErrorMessage": "Service encountered unexpected problem. Please try again.",
+}
+
+
+class Bus(Protocol):
+    """What ingest needs of an event bus."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+
+
+class Rule(Protocol):
+    """What ingest needs of a rule."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def routes(self) -> Iterable[Route]: ...
+
+
+class RuleSet(Protocol):
+    """The rules of one bus with their index, as one snapshot."""
+
+    @property
+    def index(self) -> MatchIndex[Any]: ...
+    def rule(self, name: Any) -> Rule: ...
+
+
+class Plan(Protocol):
+    """What the dispatcher wants stored with an event."""
+
+    deliveries: list[NewDelivery]
+    messages: list[NewMessage]
+
+
+class Dispatcher(Protocol):
+    """How deliveries come to be; see `bus.dispatch.Dispatch`."""
+
+    def plan(self, event: Accepted, routes: Iterable[Route]) -> Any: ...
+    def accepted(self, event: Accepted, plan: Any, appended: Appended) -> None: ...
+
+
+class Ingest:
+    """Takes events in.
+
+    ``find_bus`` answers None for a bus that is not there; ``rule_set`` gives the rules of a bus by
+    its number; ``watch`` is called with the bus and the envelope of every accepted event while
+    ``watched`` says that someone is looking.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ids: IdSource,
+        *,
+        metrics: Metrics,
+        find_bus: Callable[[Scope, str | None], Bus | None],
+        rule_set: Callable[[int], RuleSet],
+        dispatch: Dispatcher,
+        max_bytes: int,
+        watched: Callable[[], bool] = lambda: False,
+        watch: Callable[[Scope, str, bytes], None] = lambda scope, bus, event: None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._metrics = metrics
+        self._find_bus = find_bus
+        self._rule_set = rule_set
+        self._dispatch = dispatch
+        self._max_bytes = max_bytes
+        self._watched = watched
+        self._watch = watch
+
+    # -- PutEvents
+
+    async def put_events(self, call: Call, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Put up to ten events on their buses; each entry is answered in its place."""
+        started = perf_counter()
+        counts = self._metrics.requests
+        counts.PutEventsApproximateCallCount += 1
+        entries = request["Entries"]
+        self._check_size(entries)
+        pending = _Pending()
+        instant = _Instant(self._clock.now_ms())
+        results = [self._take(call, entry, instant, pending) for entry in entries]
+        if pending.appends:
+            await self._commit(pending, results)
+        failed = sum(1 for result in results if "EventId" not in result)
+        counts.PutEventsApproximateSuccessCount += 1
+        counts.PutEventsEntriesCount += len(entries)
+        counts.PutEventsFailedEntriesCount += failed
+        self._metrics.put_latency.observe((perf_counter() - started) * 1000)
+        return {"FailedEntryCount": failed, "Entries": results}
+
+    def _check_size(self, entries: list[dict[str, Any]]) -> None:
+        size = sum(map(entry_size, entries))
+        self._metrics.put_size.observe(size)
+        if size > self._max_bytes:
+            self._metrics.requests.PutEventsApproximateFailedCount += 1
+            raise validation(TOO_LARGE)
+
+    def _take(self, call: Call, entry: Mapping[str, Any], instant: _Instant, pending: _Pending) -> dict[str, Any]:
+        """One entry: its answer, with what is to be stored added to ``pending``."""
+        fault = check_entry(entry)
+        if fault is not None:
+            return {"ErrorCode": fault.code, "ErrorMessage": fault.message}
+        time = instant.text
+        if entry.get("Time") is not None:
+            try:
+                time = format_time(entry["Time"])
+            except EventTimeError as error:
+                return {"ErrorCode": "InvalidArgument", "ErrorMessage": f"Parameter Time is not valid. Reason: {error}"}
+        event_id = self._ids.new()
+        result = {"EventId": event_id}
+        bus = self._find_bus(call.scope, entry.get("EventBusName"))
+        if bus is None:
+            self._metrics.requests.DroppedNoSuchBus += 1
+            return result
+        arrival = Arrival(event_id, time, entry, call.scope)
+        routes = self._match(bus, call.scope, arrival)
+        if routes or self._watched():
+            trace = entry.get("TraceHeader") or call.trace
+            luggage = NOTHING if trace is None else Luggage(trace=normalise(trace, _new_root(instant.ms)))
+            event = Accepted(event_id, bus.number, instant.ms, arrival.envelope(), luggage, pack(luggage))
+            self._plan(bus, call.scope, event, routes, pending, result)
+        return result
+
+    async def _commit(self, pending: _Pending, results: list[dict[str, Any]]) -> None:
+        """Store what was taken; when the disk refuses, the entries concerned say so and can be sent again."""
+        try:
+            appended = await self._store.append(pending.appends, lease_until=pending.events[0].ts + LEASE_MS)
+        except StoreError as error:
+            log.error("events refused: they could not be stored", reason=str(error), events=len(pending.appends))
+            for result in pending.results:
+                result.clear()
+                result.update(NOT_STORED)
+            return
+        for event, plan, stored in zip(pending.events, pending.plans, appended, strict=True):
+            self._dispatch.accepted(event, plan, stored)
+
+    # -- from inside
+
+    async def forward(self, scope: Scope, bus_name: str, event: bytes, *, new_identity: bool, luggage: Luggage) -> bool:
+        """Put an event of another bus on this one; False when the bus is not there.
+
+        With ``new_identity`` it gets an id and a time of its own, as an event that crosses into
+        another region does. Raises StoreError when it could not be stored.
+        """
+        bus = self._find_bus(scope, bus_name)
+        if bus is None:
+            return False
+        envelope = open_envelope(event)
+        instant = _Instant(self._clock.now_ms())
+        if new_identity:
+            arrival = Arrival.of_envelope(envelope, self._ids.new(), instant.text)
+            event = arrival.envelope()
+        else:
+            arrival = Arrival.of_envelope(envelope, envelope.id, envelope.time)
+        pending = _Pending()
+        accepted = Accepted(arrival.event_id, bus.number, instant.ms, event, luggage, pack(luggage))
+        self._plan(bus, scope, accepted, self._match(bus, scope, arrival), pending, {})
+        if pending.appends:
+            (stored,) = await self._store.append(pending.appends, lease_until=instant.ms + LEASE_MS)
+            self._dispatch.accepted(accepted, pending.plans[0], stored)
+        return True
+
+    # -- shared
+
+    def _match(self, bus: Bus, scope: Scope, arrival: Arrival) -> list[Route]:
+        """The routes of every rule that receives the event."""
+        rules = self._rule_set(bus.number)
+        routes: list[Route] = []
+        matched = False
+        for name in rules.index.match_event(arrival.fields(), arrival.detail_bytes()):
+            rule = rules.rule(name)
+            if not receives(rule.state, arrival.detail_type, lambda: load_json(arrival.detail_bytes())):
+                continue
+            matched = True
+            counts = self._metrics.rule(scope, bus.name, rule.name)
+            counts.MatchedEvents += 1
+            counts.TriggeredRules += 1
+            routes.extend(rule.routes)
+        if matched:
+            self._metrics.matched_event(arrival.source)
+        return routes
+
+    def _plan(
+        self,
+        bus: Bus,
+        scope: Scope,
+        event: Accepted,
+        routes: list[Route],
+        pending: _Pending,
+        result: dict[str, Any],
+    ) -> None:
+        if self._watched():
+            self._watch(scope, bus.name, event.body)
+        if routes:
+            pending.add(event, self._dispatch.plan(event, routes), result)
+
+
+class _Instant:
+    """When a request came in, as a number and as events show it."""
+
+    __slots__ = ("ms", "text")
+
+    def __init__(self, ms: int) -> None:
+        self.ms = ms
+        self.text = format_time(ms / 1000)
+
+
+class _Pending:
+    """What one request wants stored: parallel lists, one place per event."""
+
+    __slots__ = ("appends", "events", "plans", "results")
+
+    def __init__(self) -> None:
+        self.events: list[Accepted] = []
+        self.plans: list[Any] = []
+        self.appends: list[Append] = []
+        self.results: list[dict[str, Any]] = []
+
+    def add(self, event: Accepted, plan: Plan, result: dict[str, Any]) -> None:
+        self.events.append(event)
+        self.plans.append(plan)
+        self.results.append(result)
+        self.appends.append(
+            Append(event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages)
+        )
+
+
+def _new_root(now: int) -> Callable[[], str]:
+    return lambda: f"1-{now // 1000:08x}-{token_hex(12)}"

@@ -1,0 +1,105 @@
+"""A lane: the deliveries of one route that are in memory, and when to look for more.
+
+Theory of operation. Everything that waits is in the store; a lane holds a page of it, leased. New
+deliveries go straight into the lane while it has room and nothing older waits in the store
+(``behind``); otherwise they are only stored, and the lane claims them a page at a time as it
+drains. So memory does not grow with the backlog, a lane's order is the store's (earliest due
+first), and a lane never knows of another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from bus.metrics import RuleCounts
+from bus.pace import Pace
+from bus.store import Lease
+from bus.targets import Route
+from rules.retry import RetryPolicy
+from rules.template import Input, compile_input
+
+PAGE = 128
+"""Deliveries claimed at a time; small, because claiming runs in the event loop."""
+
+ROOM_BYTES = 4 << 20
+
+
+def retry_policy(members: Mapping[str, Any] | None) -> RetryPolicy:
+    """A target's RetryPolicy member, with AWS's defaults for what it leaves out."""
+    given = members or {}
+    defaults = RetryPolicy()
+    return RetryPolicy(
+        max_attempts=given.get("MaximumRetryAttempts", defaults.max_attempts),
+        max_age_s=given.get("MaximumEventAgeInSeconds", defaults.max_age_s),
+    )
+
+
+class Lane:
+    """What one route has in hand."""
+
+    __slots__ = (
+        "_bytes",
+        "behind",
+        "counts",
+        "dead_letter_arn",
+        "input",
+        "max_age_ms",
+        "next_due",
+        "pace",
+        "policy",
+        "ready",
+        "room",
+        "route",
+        "running",
+        "tasks",
+        "timer",
+    )
+
+    def __init__(self, route: Route, *, window: int, counts: RuleCounts) -> None:
+        self.route = route
+        self.counts = counts
+        self.pace = Pace(window)
+        self.room = max(PAGE, 4 * window)
+        self.input: Input = compile_input(route.target)
+        self.policy = retry_policy(route.target.get("RetryPolicy"))
+        self.max_age_ms = self.policy.max_age_s * 1000
+        self.dead_letter_arn: str | None = (route.target.get("DeadLetterConfig") or {}).get("Arn")
+        self.ready: deque[Lease] = deque()
+        self.running = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.behind = False
+        """Whether the store may hold due deliveries of this route that nobody has leased."""
+        self.next_due: int | None = None
+        """When the earliest delivery that is not due yet will be (ms)."""
+        self.timer: asyncio.TimerHandle | None = None
+        self._bytes = 0
+
+    def has_room(self) -> bool:
+        """Whether a new delivery may be leased into the lane instead of waiting in the store."""
+        return not self.behind and len(self.ready) < self.room and self._bytes < ROOM_BYTES
+
+    def wants_more(self) -> bool:
+        """Whether it is time to claim another page."""
+        return self.behind and len(self.ready) < PAGE // 2
+
+    def put(self, lease: Lease) -> None:
+        self.ready.append(lease)
+        self._bytes += len(lease.body)
+
+    def take(self) -> Lease:
+        lease = self.ready.popleft()
+        self._bytes -= len(lease.body)
+        return lease
+
+    def note_due(self, due: int) -> None:
+        """Something in the store will be due at ``due``."""
+        if self.next_due is None or due < self.next_due:
+            self.next_due = due
+
+    @property
+    def heavy(self) -> bool:
+        """Whether large events, not their number, fill the lane."""
+        return self._bytes >= ROOM_BYTES // 2
