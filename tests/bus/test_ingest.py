@@ -1,0 +1,268 @@
+"""Ingest: what is answered, what is stored, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+
+from bus.accepted import Accepted, Luggage
+from bus.clock import IdSource, ManualClock
+from bus.errors import ApiError, StoreUnavailable
+from bus.ingest import NOT_STORED, Ingest
+from bus.metrics import Metrics
+from bus.scope import Call, Scope
+from bus.store import Append, Appended, NewDelivery, NewMessage
+from bus.targets import Route
+from rules.index import MatchIndex
+from rules.pattern import Pattern
+
+SCOPE = Scope("123456789012", "eu-west-1")
+CALL = Call(SCOPE)
+ENTRY = {"Source": "shop", "DetailType": "OrderPlaced", "Detail": '{ "id": 1.50 }'}
+
+
+@dataclass
+class FakeBus:
+    number: int = 7
+    name: str = "default"
+
+
+@dataclass
+class FakeRule:
+    name: str
+    state: str = "ENABLED"
+    routes: tuple[Route, ...] = ()
+
+
+class FakeRules:
+    def __init__(self, patterns: dict[str, str], states: dict[str, str]) -> None:
+        self.index: MatchIndex[Any] = MatchIndex({name: Pattern.parse(text) for name, text in patterns.items()})
+        self._states = states
+
+    def rule(self, name: str) -> FakeRule:
+        target = {"Id": "t", "Arn": f"http://127.0.0.1:9/{name}"}
+        route = Route(1, SCOPE, "default", name, f"arn:{name}", target)
+        return FakeRule(name, self._states.get(name, "ENABLED"), (route,))
+
+
+@dataclass
+class FakePlan:
+    deliveries: list[NewDelivery] = field(default_factory=list)
+    messages: list[NewMessage] = field(default_factory=list)
+
+
+@dataclass
+class FakeDispatch:
+    planned: list[tuple[Accepted, list[str]]] = field(default_factory=list)
+    handed_over: list[Accepted] = field(default_factory=list)
+
+    def plan(self, event: Accepted, routes: Iterable[Route]) -> FakePlan:
+        names = [route.rule for route in routes]
+        self.planned.append((event, names))
+        return FakePlan([NewDelivery(1, event.ts, event.ts + 1000) for _ in names])
+
+    def accepted(self, event: Accepted, plan: FakePlan, appended: Appended) -> None:
+        self.handed_over.append(event)
+
+
+class FakeStore:
+    """Commits when told to."""
+
+    def __init__(self) -> None:
+        self.appends: list[Append] = []
+        self.error: Exception | None = None
+        self.gate: asyncio.Event | None = None
+
+    async def append(self, batch: list[Append], *, lease_until: int = 0) -> list[Appended]:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        self.appends.extend(batch)
+        return [Appended(number) for number, _ in enumerate(batch, start=1)]
+
+
+class Bench:
+    def __init__(self, patterns: dict[str, str] | None = None, **states: str) -> None:
+        self.clock = ManualClock(1_700_000_000_999)
+        self.store = FakeStore()
+        self.dispatch = FakeDispatch()
+        self.metrics = Metrics()
+        self.watched: list[bytes] = []
+        self.watching = False
+        rules = FakeRules(patterns or {"all": '{"source":[{"prefix":""}]}'}, states)
+        self.ingest = Ingest(
+            self.store,  # type: ignore[arg-type]
+            self.clock,
+            IdSource(self.clock),
+            metrics=self.metrics,
+            find_bus=lambda scope, name: None if name == "absent" else FakeBus(),
+            rule_set=lambda number: rules,
+            dispatch=self.dispatch,
+            max_bytes=1000,
+            watched=lambda: self.watching,
+            watch=lambda scope, bus, event: self.watched.append(event),
+        )
+
+    async def put(self, *entries: dict[str, Any], call: Call = CALL) -> dict[str, Any]:
+        return await self.ingest.put_events(call, {"Entries": list(entries)})
+
+
+async def test_the_envelope_is_aws_form() -> None:
+    bench = Bench()
+    answer = await bench.put({**ENTRY, "Resources": ["arn:a"]})
+    (event, names) = bench.dispatch.planned[0]
+    assert names == ["all"]
+    assert event.body == (
+        b'{"version":"0","id":"%s","detail-type":"OrderPlaced","source":"shop","account":"123456789012",'
+        b'"time":"2023-11-14T22:13:20Z","region":"eu-west-1","resources":["arn:a"],"detail":{"id":1.50}}'
+        % answer["Entries"][0]["EventId"].encode()
+    )
+    assert answer["FailedEntryCount"] == 0
+
+
+async def test_the_time_given_is_the_time_of_the_event() -> None:
+    bench = Bench()
+    await bench.put({**ENTRY, "Time": 1.9})
+    assert orjson.loads(bench.dispatch.planned[0][0].body)["time"] == "1970-01-01T00:00:01Z"
+
+
+async def test_an_absurd_time_fails_its_entry_only() -> None:
+    bench = Bench()
+    answer = await bench.put({**ENTRY, "Time": 1e300}, ENTRY)
+    assert answer["Entries"][0]["ErrorCode"] == "InvalidArgument"
+    assert "EventId" in answer["Entries"][1]
+
+
+async def test_entries_are_answered_in_their_places() -> None:
+    bench = Bench()
+    bad = {"DetailType": "x", "Detail": "{}"}
+    answer = await bench.put(ENTRY, bad, {**ENTRY, "Detail": "[]"}, {**ENTRY, "Source": "aws.s3"}, ENTRY)
+    assert answer["FailedEntryCount"] == 3
+    codes = [result.get("ErrorCode") for result in answer["Entries"]]
+    assert codes == [None, "InvalidArgument", "MalformedDetail", "NotAuthorizedForSourceException", None]
+    assert len(bench.store.appends) == 2
+
+
+async def test_nothing_is_answered_before_the_commit() -> None:
+    bench = Bench()
+    bench.store.gate = asyncio.Event()
+    putting = asyncio.ensure_future(bench.put(ENTRY))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not putting.done()
+    assert bench.dispatch.handed_over == []
+    bench.store.gate.set()
+    await putting
+    assert len(bench.dispatch.handed_over) == 1
+
+
+async def test_what_the_disk_refuses_is_a_failure_of_those_entries() -> None:
+    bench = Bench({"shop": '{"source":["shop"]}'})
+    bench.store.error = StoreUnavailable("full")
+    answer = await bench.put(ENTRY, {**ENTRY, "Source": "nobody"}, {**ENTRY, "Source": ""})
+    assert answer["Entries"][0] == NOT_STORED
+    assert "EventId" in answer["Entries"][1], "an event nobody waits for needs no disk"
+    assert answer["Entries"][2]["ErrorCode"] == "InvalidArgument"
+    assert answer["FailedEntryCount"] == 2
+    assert bench.dispatch.handed_over == []
+
+
+async def test_an_event_nobody_waits_for_is_not_stored() -> None:
+    bench = Bench({"other": '{"source":["other"]}'})
+    answer = await bench.put(ENTRY)
+    assert "EventId" in answer["Entries"][0]
+    assert bench.store.appends == []
+
+
+async def test_an_absent_bus_takes_the_event_and_drops_it() -> None:
+    bench = Bench()
+    answer = await bench.put({**ENTRY, "EventBusName": "absent"})
+    assert "EventId" in answer["Entries"][0]
+    assert bench.store.appends == []
+    assert bench.metrics.requests.DroppedNoSuchBus == 1
+
+
+async def test_a_request_that_is_too_large_is_refused_whole() -> None:
+    bench = Bench()
+    entry = {**ENTRY, "Detail": '{"a":"' + "x" * 481 + '"}'}
+    assert len(entry["Detail"]) + len("shop") + len("OrderPlaced") == 504
+    with pytest.raises(ApiError, match="Total size of the entries in the request is over the limit."):
+        await bench.put(entry, entry)
+    assert bench.store.appends == []
+    counts = bench.metrics.requests
+    assert (counts.PutEventsApproximateCallCount, counts.PutEventsApproximateFailedCount) == (1, 1)
+    assert counts.PutEventsEntriesCount == 0
+    await bench.put({**entry, "Detail": entry["Detail"] + " " * 496})
+
+
+async def test_a_read_only_call_reaches_only_the_rule_that_asks_for_all() -> None:
+    pattern = '{"source":["cloud"]}'
+    bench = Bench(
+        {"plain": pattern, "all": pattern}, plain="ENABLED", all="ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS"
+    )
+    call = {"Source": "cloud", "DetailType": "AWS API Call via CloudTrail"}
+    await bench.put({**call, "Detail": '{"eventSource":"s3.amazonaws.com","eventName":"ListBuckets"}'})
+    await bench.put({**call, "Detail": '{"eventSource":"s3.amazonaws.com","eventName":"CreateBucket"}'})
+    assert [sorted(names) for _, names in bench.dispatch.planned] == [["all"], ["all", "plain"]]
+
+
+@pytest.mark.parametrize(
+    ("own", "header", "carried"),
+    [
+        ("Root=1-5759e988-bd862e3fe1be46a994272793", None, "Root=1-5759e988-bd862e3fe1be46a994272793"),
+        (None, "Root=1-5759e988-bd862e3fe1be46a994272793", "Root=1-5759e988-bd862e3fe1be46a994272793"),
+        ("garbage", "Root=1-5759e988-bd862e3fe1be46a994272793", None),
+        (None, None, None),
+    ],
+)
+async def test_the_trace_header_of_the_entry_wins(own: str | None, header: str | None, carried: str | None) -> None:
+    bench = Bench()
+    entry = ENTRY if own is None else {**ENTRY, "TraceHeader": own}
+    await bench.put(entry, call=Call(SCOPE, trace=header))
+    assert bench.dispatch.planned[0][0].luggage.trace == carried
+
+
+async def test_watchers_see_events_that_no_rule_wants() -> None:
+    bench = Bench({"other": '{"source":["other"]}'})
+    bench.watching = True
+    await bench.put(ENTRY)
+    assert [orjson.loads(event)["source"] for event in bench.watched] == ["shop"]
+    assert bench.store.appends == []
+
+
+async def test_forwarding_keeps_the_event_as_it_was() -> None:
+    bench = Bench()
+    await bench.put(ENTRY)
+    body = bench.dispatch.planned[0][0].body
+    luggage = Luggage(trace="Root=1-5759e988-bd862e3fe1be46a994272793", hops=(1, 0))
+    assert await bench.ingest.forward(SCOPE, "default", body, new_identity=False, luggage=luggage)
+    forwarded = bench.dispatch.planned[1][0]
+    assert forwarded.body == body
+    assert forwarded.luggage == luggage
+    assert forwarded.event_id == bench.dispatch.planned[0][0].event_id
+
+
+async def test_crossing_regions_gives_a_new_id_and_time() -> None:
+    bench = Bench()
+    await bench.put({**ENTRY, "Time": 5})
+    first = orjson.loads(bench.dispatch.planned[0][0].body)
+    elsewhere = Scope(SCOPE.account, "us-east-1")
+    body = bench.dispatch.planned[0][0].body
+    assert await bench.ingest.forward(elsewhere, "default", body, new_identity=True, luggage=Luggage(hops=(0, 1)))
+    second = orjson.loads(bench.dispatch.planned[1][0].body)
+    assert second["id"] != first["id"]
+    assert second["time"] == "2023-11-14T22:13:20Z"
+    assert {**second, "id": 0, "time": 0} == {**first, "id": 0, "time": 0}
+
+
+async def test_forwarding_to_an_absent_bus_says_so() -> None:
+    bench = Bench()
+    await bench.put(ENTRY)
+    body = bench.dispatch.planned[0][0].body
+    assert not await bench.ingest.forward(SCOPE, "absent", body, new_identity=False, luggage=Luggage())
