@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,15 +26,14 @@ _decode = msgspec.json.Decoder(Luggage).decode
 
 def pack(luggage: Luggage) -> bytes | None:
     """As stored; None when there is nothing to carry."""
-    return None if luggage == NOTHING else _encode(luggage)
+    return None if luggage is NOTHING or luggage == NOTHING else _encode(luggage)
 
 
 def unpack(attrs: bytes | None) -> Luggage:
     return NOTHING if attrs is None else _decode(attrs)
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """An event on a bus: its id, the bus's number, the instant of acceptance (ms), and the envelope."""
 
     event_id: str

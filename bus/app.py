@@ -22,20 +22,18 @@ from bus.clock import Clock, IdSource, SystemClock
 from bus.config import Settings
 from bus.dead_letters import DeadLetters
 from bus.dispatch import Dispatch
-from bus.errors import ApiError
 from bus.ingest import Ingest
 from bus.metrics import Metrics
 from bus.queues import ERROR_CODES, Queues
 from bus.scope import Call, Scope
-from bus.store import NewMessage
 from bus.store.sqlite import SqliteStore, open_store
 from bus.tags import Tags
-from bus.targets import Failed, Route, Target
+from bus.targets import Route, Target
 from bus.targets.addresses import Addresses
 from bus.targets.aws import AwsService
 from bus.targets.event_bus import EventBus
 from bus.targets.log import LogGroup, lines_for
-from bus.targets.queue import QueueTarget, refusal
+from bus.targets.queue import QueueTarget
 from bus.targets.webhook import Webhook
 from bus.targets.wired import Wired
 from bus.watchers import Watchers
@@ -216,15 +214,6 @@ def _current_route(catalog: Catalog, rule_arn: str, target_arn: str) -> Route | 
             found = next((route for route in rule.routes if route.arn == target_arn), None)
             return found or f"rule {rule.name} has no target {target_arn} any more"
     return f"there is no rule {rule_arn} any more"
-
-
-def _dead_letter(
-    queues: QueueTarget[Any], arn: str, body: bytes, attributes: Mapping[str, str], trace: str | None
-) -> NewMessage | Failed:
-    try:
-        return queues.dead_letter(arn, body, attributes=attributes, trace=trace)
-    except ApiError as error:
-        return refusal(error, arn)
 
 
 def _queue_arn(settings: Settings, text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from bus.scope import Scope
-from rules.event import compact_detail, detail_bytes, render_envelope
+from rules.event import compact_detail, render_envelope
 
 
 class Envelope(msgspec.Struct):
@@ -30,7 +30,7 @@ open_envelope = msgspec.json.Decoder(Envelope).decode
 class Arrival:
     """The members of an event before it has an envelope; ``detail`` is its JSON text, not yet compact."""
 
-    __slots__ = ("account", "detail", "detail_type", "event_id", "region", "resources", "source", "time")
+    __slots__ = ("_compact", "account", "detail", "detail_type", "event_id", "region", "resources", "source", "time")
 
     def __init__(self, event_id: str, time: str, entry: Mapping[str, Any], scope: Scope) -> None:
         self.event_id = event_id
@@ -40,6 +40,7 @@ class Arrival:
         self.detail_type: str = entry["DetailType"]
         self.resources: Sequence[str] = entry.get("Resources") or []
         self.detail: str = entry["Detail"]
+        self._compact: bytes | None = None
 
     @classmethod
     def of_envelope(cls, envelope: Envelope, event_id: str, time: str) -> Arrival:
@@ -66,8 +67,20 @@ class Arrival:
         }
 
     def detail_bytes(self) -> bytes:
-        """The detail as the index takes it."""
-        return detail_bytes(self.detail)
+        """The detail for matching: as it was given, or compact where it spells characters as escapes.
+
+        An index looks for names in the text, and an escape would hide one from it; clients that write JSON in ASCII
+        send many, nearly all of them in values.
+        """
+        if "\\u" in self.detail or not self.detail.isascii():
+            return self.compact_detail()
+        return self.detail.encode()
+
+    def compact_detail(self) -> bytes:
+        """The detail as targets receive it."""
+        if self._compact is None:
+            self._compact = compact_detail(self.detail) or b"{}"
+        return self._compact
 
     def envelope(self) -> bytes:
         """The event as every target receives it."""
@@ -79,5 +92,5 @@ class Arrival:
             time=self.time,
             region=self.region,
             resources=self.resources,
-            detail=compact_detail(self.detail) or b"{}",
+            detail=self.compact_detail(),
         )

@@ -299,7 +299,7 @@ class Dispatch:
         self, lane: Lane, lease: Lease, delivery: Delivery, outcome: Delivered | Failed, started: float
     ) -> None:
         now = self._clock.now_ms()
-        if lease.attempts == 0:
+        if lease.attempts == 0 and not lane.forwards:
             self._metrics.complete_latency.observe(now - lease.ts)
         if isinstance(outcome, Delivered):
             lane.pace.succeeded()
@@ -344,7 +344,7 @@ class Dispatch:
         }  # fmt: skip
         messages: list[NewMessage] = []
         if lane.dead_letter_arn is None:
-            lane.counts.InvocationsFailedToBeSentToDlq += 1
+            lane.counts.InvocationsFailedToBeSentToDlq += not lane.forwards
             log.warning("delivery dropped: its target has no dead-letter queue", **facts)
         else:
             attributes = _attributes(lane.route, failure, exhausted)
@@ -356,11 +356,16 @@ class Dispatch:
             else:
                 messages.append(letter)
                 lane.counts.InvocationsSentToDlq += 1
+                if lane.forwards:  # to EventBridge, the letter is the first attempt at anything
+                    lane.counts.InvocationAttempts += 1
+                    lane.counts.SuccessfulInvocationAttempts += 1
         self._settle(Done(lease.seq, lease.route, lease.fence, messages))
 
     # -- counting
 
     def _count_attempt(self, lane: Lane, lease: Lease, now: int) -> None:
+        if lane.forwards:
+            return
         lane.counts.InvocationAttempts += 1
         if lease.attempts:
             lane.counts.RetryInvocationAttempts += 1
@@ -373,6 +378,8 @@ class Dispatch:
         self._metrics.complete_latency.observe(now - accepted)
 
     def _count_success(self, lane: Lane, accepted: int) -> None:
+        if lane.forwards:
+            return
         lane.counts.SuccessfulInvocationAttempts += 1
         self._metrics.success_latency.observe(self._clock.now_ms() - accepted)
 

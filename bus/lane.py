@@ -18,6 +18,7 @@ from bus.metrics import RuleCounts
 from bus.pace import Pace
 from bus.store import Lease
 from bus.targets import Route
+from rules.arn import target_kind
 from rules.retry import RetryPolicy
 from rules.template import Input, compile_input
 
@@ -45,6 +46,7 @@ class Lane:
         "behind",
         "counts",
         "dead_letter_arn",
+        "forwards",
         "input",
         "max_age_ms",
         "next_due",
@@ -67,6 +69,8 @@ class Lane:
         self.policy = retry_policy(route.target.get("RetryPolicy"))
         self.max_age_ms = self.policy.max_age_s * 1000
         self.dead_letter_arn: str | None = (route.target.get("DeadLetterConfig") or {}).get("Arn")
+        self.forwards = target_kind(route.arn) == "event_bus"
+        """Whether it hands events on to another bus, which is no attempt at anything in EventBridge's counting."""
         self.ready: deque[Lease] = deque()
         self.running = 0
         self.tasks: set[asyncio.Task[None]] = set()

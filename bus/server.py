@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -81,6 +82,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] | None = 
     except BaseException:
         listener.close()
         raise
+    _settle_down()
     server = Server(uvicorn_config(app, settings))
     _stop_on_signals(server, app.hang_up)
     url = address_of(listener)
@@ -91,6 +93,16 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] | None = 
     finally:
         await app.close()
         log.info("stopped")
+
+
+def _settle_down() -> None:
+    """Spare the garbage collector what lives as long as the process, and let it look less often at the rest.
+
+    Events and their plans are freed by reference counts; looking for cycles among them is a twentieth of all work.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _announce(url: str) -> None:

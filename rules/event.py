@@ -101,14 +101,6 @@ def is_detail(text: str) -> bool:
     return text.count("{") + text.count("[") <= MAX_DEPTH or not exact.is_deeper(text, MAX_DEPTH)
 
 
-def detail_bytes(text: str) -> bytes:
-    """A detail for matching: UTF-8 as it was given, white space and all, wherever it has such a form."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return compact_detail(text) or b"{}"
-
-
 def compact_detail(text: str) -> bytes | None:
     """Write a JSON object without white space, as UTF-8; None when the text is not a JSON object.
 
