@@ -5,7 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test install serve bench bench-rules soak lint clean
+.PHONY: help demo test install serve bench bench-rules soak lint clean
+
+help:  ## List what make can do
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(READY)  ## Start a bus, wire a webhook, put events, watch one fail into the dead-letter queue
 	$(BIN)/python -m examples.demo

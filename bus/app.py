@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class App:
     rpc: Rpc
     operations: Callable[[AsgiScope, Receive, Send], Any]
     closing: AsyncExitStack
+    stopping: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """AWS calls are POSTs that are not for the operator; everything else is looked up by path."""
@@ -93,10 +95,11 @@ class App:
         else:
             await self.rpc(scope, receive, send)
 
-    def hang_up(self) -> None:
-        """Answer everyone who waits for something to happen, so that nobody keeps a stop waiting."""
+    def begin_stop(self) -> None:
+        """Start no more attempts, and answer everyone who waits for something to happen: nobody may delay a stop."""
         self.queues.hang_up()
         self.watchers.hang_up()
+        self.stopping = asyncio.get_running_loop().create_task(self.dispatch.stop(self.settings.stop_grace))
 
     async def close(self) -> None:
         """Finish what is under way, then let go of everything in reverse order."""

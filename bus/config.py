@@ -39,7 +39,7 @@ class Settings:
     )
     region: str = setting("us-east-1", "Region of callers that do not sign their requests.", metavar="REGION")
     strict: bool = setting(
-        False, "Enforce what only makes sense inside AWS: RoleArn on targets that need one, https for endpoints."
+        False, "Enforce what only makes sense inside AWS: a RoleArn on the targets that need one there."
     )
     max_put_events_bytes: int = setting(
         1_048_576, "Largest PutEvents request, counted as AWS counts entries (262144 was the limit before 2026)."
@@ -100,6 +100,11 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def option_name(name: str) -> str:
+    """The command-line option of a setting."""
+    return "--" + name.replace("_", "-")
+
+
 def environment_name(name: str) -> str:
     """The environment variable of a setting."""
     return ENV_PREFIX + name.upper()
@@ -145,21 +150,23 @@ def _check_numbers(settings: Settings) -> None:
     for name, (low, high) in ranges.items():
         value = getattr(settings, name)
         if not low <= value <= high:
-            raise ConfigError(f"{name} must be between {low} and {high}, not {value}")
+            raise ConfigError(f"{option_name(name)} must be between {low} and {high}, not {value}")
 
 
 def _check_choices(settings: Settings) -> None:
     choices = {"log_format": ("console", "json"), "log_level": ("debug", "info", "warning", "error")}
     for name, allowed in choices.items():
         if getattr(settings, name) not in allowed:
-            raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {getattr(settings, name)!r}")
+            raise ConfigError(
+                f"{option_name(name)} must be one of {', '.join(allowed)}, not {getattr(settings, name)!r}"
+            )
 
 
 def _check_names(settings: Settings) -> None:
     if not re.fullmatch(r"[0-9]{12}", settings.account_id):
-        raise ConfigError(f"account_id must be 12 digits, not {settings.account_id!r}")
+        raise ConfigError(f"--account-id must be 12 digits, not {settings.account_id!r}")
     if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-[0-9]+", settings.region):
-        raise ConfigError(f"region must look like us-east-1, not {settings.region!r}")
+        raise ConfigError(f"--region must look like us-east-1, not {settings.region!r}")
 
 
 def _check_networks(settings: Settings) -> None:
@@ -167,12 +174,12 @@ def _check_networks(settings: Settings) -> None:
         try:
             ipaddress.ip_network(network, strict=False)
         except ValueError as error:
-            raise ConfigError(f"allow_target must be a network such as 169.254.10.0/24: {error}") from None
+            raise ConfigError(f"--allow-target must be a network such as 169.254.10.0/24: {error}") from None
 
 
 def _check_secret(settings: Settings) -> None:
     if settings.webhook_secret is not None and not settings.webhook_secret.startswith("whsec_"):
-        raise ConfigError("webhook_secret must start with whsec_ and go on in base64")
+        raise ConfigError("--webhook-secret must start with whsec_ and go on in base64")
 
 
 def _check_access(settings: Settings) -> None:

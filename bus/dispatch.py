@@ -93,6 +93,7 @@ class Dispatch:
         self._sweeping: asyncio.Task[None] | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._stopping = False
+        self._stopped: asyncio.Task[None] | None = None
 
     # -- life
 
@@ -105,8 +106,13 @@ class Dispatch:
         self.tick()
 
     async def stop(self, grace: float) -> None:
-        """Start nothing more, give what is under way ``grace`` seconds, and settle what came of it."""
-        self._stopping = True
+        """Start nothing more, give what is under way ``grace`` seconds from the first call, settle what came of it."""
+        if self._stopped is None:
+            self._stopping = True
+            self._stopped = asyncio.get_running_loop().create_task(self._finish(grace))
+        await asyncio.shield(self._stopped)
+
+    async def _finish(self, grace: float) -> None:
         for lane in self._lanes.values():
             if lane.timer is not None:
                 lane.timer.cancel()
@@ -292,7 +298,8 @@ class Dispatch:
         try:
             return await self._target(delivery.route).deliver(delivery)
         except Exception as error:
-            log.exception("a target broke its contract", target=delivery.route.arn)
+            route = delivery.route
+            log.exception("a target broke its contract", rule=route.rule_arn, target=route.target["Id"])
             return Failed("INTERNAL_ERROR", f"The attempt ended with {type(error).__name__}.", retry=True)
 
     def _settle_outcome(

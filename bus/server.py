@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import signal
 import socket
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 
 import structlog
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bus.app import open_app
 from bus.config import Settings
@@ -19,13 +21,44 @@ from bus.errors import ConfigError
 
 log = structlog.get_logger("server")
 
+LONGEST_HEAD = 65_536
+"""Bytes of request line and headers, or of trailers, that may come before anything of use."""
+
+_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with an end to headers: without one, a client that never finishes them fills the memory."""
+
+    _head = 0
+    """Bytes received since the last that belonged to a body or ended a head."""
+
+    def data_received(self, data: bytes) -> None:
+        self._head += len(data)
+        super().data_received(data)
+        if self._head > LONGEST_HEAD and not self.transport.is_closing():
+            self.transport.write(_TOO_LONG)
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        self._head = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head = 0
+        super().on_message_complete()
+
 
 def uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
     """How every HTTP server of ours runs; the benchmark's floor uses the same."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         interface="asgi3",
         lifespan="off",
@@ -47,11 +80,16 @@ def bind(settings: Settings) -> socket.socket:
     try:
         listener.bind((settings.host, settings.port))
         listener.listen(2048)
+    except socket.gaierror as error:
+        listener.close()
+        raise ConfigError(f"--host {settings.host} is not an address of this machine: {error.strerror}") from error
     except OSError as error:
         listener.close()
+        advice = "stop what is using it, or choose another --port (0 picks a free one)"
+        if error.errno != errno.EADDRINUSE:
+            advice = "choose another --host or --port"
         raise ConfigError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; "
-            "stop what is using it, or choose another --port (0 picks a free one)"
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; {advice}"
         ) from error
     listener.setblocking(False)
     return listener
@@ -84,7 +122,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] | None = 
         raise
     _settle_down()
     server = Server(uvicorn_config(app, settings))
-    _stop_on_signals(server, app.hang_up)
+    _stop_on_signals(server, app.begin_stop)
     url = address_of(listener)
     log.info("serving", url=url, data_dir=settings.data_dir)
     (announce or _announce)(url)
@@ -110,14 +148,15 @@ def _announce(url: str) -> None:
     sys.stdout.flush()
 
 
-def _stop_on_signals(server: uvicorn.Server, hang_up: Callable[[], None]) -> None:
+def _stop_on_signals(server: uvicorn.Server, begin_stop: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
         if server.should_exit:
             server.force_exit = True
+            return
         server.should_exit = True
-        hang_up()
+        begin_stop()
 
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, stop)
