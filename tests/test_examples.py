@@ -1,0 +1,56 @@
+"""Every example runs by itself, against a bus of its own, and ends well."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOT_EXAMPLES = {"__init__", "running", "receiver"}
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem not in NOT_EXAMPLES)
+
+SAYS = {
+    "demo": ("answered 503", "ERROR_CODE: ERROR_FROM_TARGET", "RETRY_ATTEMPTS: 2", "1 sent again", "started again"),
+    "quickstart": ("accepted:", '"total": 250'),
+    "wire_existing_arns": ("/charge", "/fulfil", "/notify"),
+    "dead_letters_and_redrive": ("RETRY_ATTEMPTS: 1", "sent again: 1", "answered with 200"),
+}
+"""What one has to see when the example did what it is for."""
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name: str, tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("BUSBAR_", "AWS_"))}
+    ended = subprocess.run(
+        [sys.executable, "-m", f"examples.{name}"],
+        cwd=ROOT,
+        env={**environment, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stderr == ""
+    for text in SAYS[name]:
+        assert text in ended.stdout
+    assert "\x1b" not in ended.stdout, "colours are for terminals"
+    assert list(tmp_path.iterdir()) == [], "an example cleans up"
+
+
+def test_the_receiver_shows_what_it_gets() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "examples.receiver", "0", "1"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().removeprefix("receiving on ").strip()
+    with urllib.request.urlopen(f"{url}/orders", data=b'{"id":"1"}', timeout=60) as answer:
+        assert answer.status == 200
+    said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, '/orders  {"id": "1"}\n')
