@@ -197,6 +197,7 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
         access=access,
         max_body_bytes=settings.max_body_bytes,
         error_codes=ERROR_CODES,
+        refused={"events:PutEvents": ingest.refused},
     )
     metrics.gauge("busbar_wal_bytes", "Size of the store's write-ahead log.", lambda: store.wal_bytes)
     metrics.gauge("busbar_deliveries_in_memory", "Deliveries claimed or under way.", dispatch.waiting)

@@ -41,6 +41,7 @@ LONGEST_TIMER_S = 30.0
 """Timers look again at least this often, so that a clock that jumped or a machine that slept is noticed."""
 
 SETTLE_AGAIN_S = 1.0
+BROKEN_OFF_MS = 60_000
 SWEEP = 100
 
 INVALID_INPUT = "Invalid input for target."
@@ -250,7 +251,7 @@ class Dispatch:
                     await self._claim(lane)
                 if not lane.ready:
                     break
-                await self._attempt(lane, lane.take())
+                await self._safely_attempt(lane, lane.take())
         finally:
             lane.running -= 1
         if not lane.running:
@@ -270,6 +271,16 @@ class Dispatch:
             self._set_timer(lane, now)
 
     # -- one attempt
+
+    async def _safely_attempt(self, lane: Lane, lease: Lease) -> None:
+        """An attempt that breaks off for a fault of ours is made again a little later, not lost with its lease."""
+        try:
+            await self._attempt(lane, lease)
+        except Exception as error:
+            log.exception("an attempt broke off", event_id=lease.event_id, rule=lane.route.rule_arn)
+            reason = f"INTERNAL_ERROR\tThe attempt ended with {type(error).__name__}."
+            due = self._clock.now_ms() + BROKEN_OFF_MS
+            self._settle(Retry(lease.seq, lease.route, lease.fence, due, reason))
 
     async def _attempt(self, lane: Lane, lease: Lease) -> None:
         now = self._clock.now_ms()

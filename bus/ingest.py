@@ -141,6 +141,14 @@ class Ingest:
         self._metrics.put_latency.observe((perf_counter() - started) * 1000)
         return {"FailedEntryCount": failed, "Entries": results}
 
+    def refused(self, request: Mapping[str, Any] | None) -> None:
+        """Count a request that was refused as a whole before it came to `put_events`."""
+        counts = self._metrics.requests
+        counts.PutEventsApproximateCallCount += 1
+        counts.PutEventsApproximateFailedCount += 1
+        if request is not None:
+            self._metrics.put_size.observe(sum(map(entry_size, request.get("Entries") or ())))
+
     def _check_size(self, entries: list[dict[str, Any]]) -> None:
         size = sum(map(entry_size, entries))
         self._metrics.put_size.observe(size)

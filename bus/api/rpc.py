@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -28,6 +28,10 @@ CONTENT_TYPES = frozenset({b"application/x-amz-json-1.0", b"application/x-amz-js
 
 MAY_WAIT = frozenset({"sqs:ReceiveMessage"})
 """Operations that may answer long after they were asked; they end when the client goes away."""
+
+
+COUNTED = frozenset({"ValidationException", "AccessDeniedException"})
+"""Refusals that an operation's metrics count although its method is never called."""
 
 
 class Gate(Protocol):
@@ -51,6 +55,7 @@ class Rpc:
     """The ASGI endpoint.
 
     ``capabilities`` are searched for every operation's method; the same operation on two of them is a ValueError.
+    ``refused`` has what is called with the members (None before they are read) when an action is refused as a whole.
     ``error_codes`` maps error shapes of services with query codes to (query code, HTTP status).
     """
 
@@ -62,7 +67,9 @@ class Rpc:
         access: Gate,
         max_body_bytes: int,
         error_codes: Mapping[str, tuple[str, int]],
+        refused: Mapping[str, Callable[[Any], None]] | None = None,
     ) -> None:
+        self._refused = refused or {}
         self._access = access
         self._max_body_bytes = max_body_bytes
         self._default: Dialect = Plain("1.1")
@@ -113,11 +120,17 @@ class Rpc:
         _demand_json(headers)
         request = Request.of(scope, body, headers)
         operation = route.operation
-        call = self._access.admit_call(request, service=route.service.signing_name, action=operation.action)
-        if route.method is None:
-            raise route.dialect.absent(operation.name)
-        members = _parse(body)
-        operation.check(members)
+        members: Any = None
+        try:
+            call = self._access.admit_call(request, service=route.service.signing_name, action=operation.action)
+            if route.method is None:
+                raise route.dialect.absent(operation.name)
+            members = _parse(body)
+            operation.check(members)
+        except ApiError as error:
+            if error.code in COUNTED and operation.action in self._refused:
+                self._refused[operation.action](members)
+            raise
         if operation.action in MAY_WAIT:
             result = await _while_connected(route.method(call, members), receive)
         else:

@@ -435,3 +435,33 @@ async def test_an_attempt_that_raises_does_not_lose_the_delivery(store: SqliteSt
     await bench.later(301)
     await bench.until_settled()
     assert [each.attempt for each in bench.targets[1].attempts] == [1, 2]
+
+
+async def test_a_fault_of_our_own_does_not_strand_the_delivery(store: SqliteStore) -> None:
+    bench = Bench(store, ManualClock(), route(1))
+    await bench.put(1)
+    lane = bench.dispatch._lanes[1]
+    broken = [RuntimeError("rendering broke")]
+    real = lane.pace.succeeded
+
+    def succeeded() -> None:
+        if broken:
+            raise broken.pop()
+        real()
+
+    lane.pace = PaceThat(lane.pace, succeeded)  # type: ignore[assignment]
+    await eventually(lambda: bench.retries(1))
+    await bench.later(61)
+    await bench.until_settled()
+    assert [each.attempt for each in bench.targets[1].attempts] == [1, 2]
+
+
+class PaceThat:
+    """A pace whose `succeeded` is replaced."""
+
+    def __init__(self, pace: Any, succeeded: Callable[[], None]) -> None:
+        self._pace = pace
+        self.succeeded = succeeded
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pace, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from bus.pace import FIRST_PAUSE, LONGEST_PAUSE, PATIENCE, Pace
 
 
@@ -40,7 +42,7 @@ def test_the_pause_doubles_up_to_its_longest() -> None:
         pace.failed(now, now)
         pauses.append(pace.resume_at - now)
         now = pace.resume_at
-    assert all(abs(later - min(2 * earlier, LONGEST_PAUSE)) < 1e-9 for earlier, later in zip(pauses, pauses[1:]))
+    assert all(abs(later - min(2 * earlier, LONGEST_PAUSE)) < 1e-9 for earlier, later in itertools.pairwise(pauses))
     assert abs(pauses[-1] - LONGEST_PAUSE) < 1e-9
     assert pace.window == 1
 
