@@ -63,8 +63,9 @@ STRANGERS = {
 
 PURE_STDLIB = {
     "__future__", "abc", "ast", "base64", "binascii", "bisect", "calendar", "collections", "contextlib", "copy",
-    "dataclasses", "datetime", "decimal", "email", "enum", "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math",
-    "operator", "re", "string", "struct", "time", "types", "typing", "unicodedata", "uuid", "weakref",
+    "dataclasses", "datetime", "decimal", "email", "enum", "functools", "hashlib", "hmac", "ipaddress",
+    "itertools", "json", "math", "operator", "re", "string", "struct", "time", "types", "typing", "unicodedata",
+    "uuid", "weakref",
 }  # fmt: skip
 PURE_PACKAGES = {"jmespath", "msgspec", "orjson", "tenacity"}
 
