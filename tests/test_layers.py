@@ -52,9 +52,7 @@ LEVELS = {
 }
 
 # The implementations of a protocol stand above it, in its folder.
-LEVELS |= {
-    f"bus.targets.{path.stem}": 5 for path in (ROOT / "bus" / "targets").glob("*.py") if path.stem != "__init__"
-}
+LEVELS |= {f"bus.targets.{path.stem}": 5 for path in (ROOT / "bus" / "targets").glob("*.py") if path.stem != "__init__"}
 
 # Capabilities do not know each other: what one needs of another arrives as a callable.
 STRANGERS = {
