@@ -98,7 +98,7 @@ def is_detail(text: str) -> bool:
         exact.skip_object(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return compact_detail(text) is not None
-    return text.count("{") + text.count("[") <= MAX_DEPTH or not exact.is_deeper(text, MAX_DEPTH)
+    return len(text) <= 2 * MAX_DEPTH or not exact.is_deeper(text, MAX_DEPTH)
 
 
 def compact_detail(text: str) -> bytes | None:
@@ -112,7 +112,7 @@ def compact_detail(text: str) -> bytes | None:
         written = _format(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return _compact_odd_detail(text)
-    if written[0] != "{" or exact.is_deeper(written, MAX_DEPTH):
+    if written[0] != "{" or (len(written) > 2 * MAX_DEPTH and exact.is_deeper(written, MAX_DEPTH)):
         return None
     return _rewrite_escapes(written).encode()
 
@@ -185,18 +185,21 @@ def render_envelope(
     detail: bytes,
     replay_name: str | None = None,
 ) -> bytes:
-    """Write the event as every target receives it: compact, in AWS's key order; `detail` is already compact JSON."""
+    """Write the event as every target receives it: compact, in AWS's key order.
+
+    `detail` is already compact JSON; `event_id` and `time` are of the server's own making and need no escapes.
+    """
     if len(detail_type) + len(source) <= _CACHED_CHARS:
-        naming = _naming(detail_type, source, account)
+        naming, place = _producer(detail_type, source, account, region)
     else:
-        naming = _naming.__wrapped__(detail_type, source, account)
+        naming, place = _producer.__wrapped__(detail_type, source, account, region)
     listed = b"[]" if not resources else _encode(list(resources))
     replay = b"" if replay_name is None else b'"replay-name":%b,' % _encode(replay_name)
-    return b'{"version":"0","id":%b%b%b,"region":%b,%b"resources":%b,"detail":%b}' % (
-        orjson.dumps(event_id),
+    return b'{"version":"0","id":"%b%b%b%b%b"resources":%b,"detail":%b}' % (
+        event_id.encode(),
         naming,
-        orjson.dumps(time),
-        orjson.dumps(region),
+        time.encode(),
+        place,
         replay,
         listed,
         detail,
@@ -204,13 +207,17 @@ def render_envelope(
 
 
 @lru_cache(2048)
-def _naming(detail_type: str, source: str, account: str) -> bytes:
-    """Encode what the events of one producer have in common; long texts go round the cache, which bounds its memory."""
-    return b',"detail-type":%b,"source":%b,"account":%b,"time":' % (
+def _producer(detail_type: str, source: str, account: str, region: str) -> tuple[bytes, bytes]:
+    """Encode what the events of one producer have in common, before the time and after it.
+
+    Long texts go round the cache, which bounds its memory.
+    """
+    naming = b'","detail-type":%b,"source":%b,"account":%b,"time":"' % (
         _encode(detail_type),
         _encode(source),
         _encode(account),
     )
+    return naming, b'","region":%b,' % _encode(region)
 
 
 def _encode(value: str | list[str]) -> bytes:
