@@ -60,8 +60,8 @@ class IdSource:
             self._count += 1
             if self._count > 0xFFF:
                 self._begin(self._last_ms + 1)
-        bits = self._bits(62)
-        return f"{self._prefix}{self._count:03x}-{bits >> 48 | 0x8000:04x}-{bits & 0xFFFF_FFFF_FFFF:012x}"
+        tail = (self._bits(62) | 0x8000_0000_0000_0000).to_bytes(8).hex()
+        return f"{self._prefix}{self._count:03x}-{tail[:4]}-{tail[4:]}"
 
     def _begin(self, ms: int) -> None:
         self._last_ms, self._count = ms, 0

@@ -169,10 +169,10 @@ class Dispatch:
     def accepted(self, event: Accepted, plan: Plan, appended: Appended) -> None:
         """After the commit: count, and hand the leased deliveries to their lanes."""
         self._metrics.requests.InvocationsCreated += len(plan.lanes) + len(plan.delivered)
-        for lane in plan.delivered:
-            self._count_first(lane, event.ts, event.ts)
-            self._count_success(lane, event.ts)
-            lane.counts.Invocations += 1
+        if plan.delivered:
+            self._count_delivered_now(plan.delivered, event.ts)
+        if not plan.deliveries:
+            return
         fences = iter(appended.fences)
         until = event.ts + LEASE_MS
         for delivery, lane in zip(plan.deliveries, plan.lanes, strict=True):
@@ -390,10 +390,18 @@ class Dispatch:
         else:
             self._metrics.start_latency.observe(now - lease.ts)
 
-    def _count_first(self, lane: Lane, accepted: int, now: int) -> None:
-        lane.counts.InvocationAttempts += 1
-        self._metrics.start_latency.observe(now - accepted)
-        self._metrics.complete_latency.observe(now - accepted)
+    def _count_delivered_now(self, lanes: list[Lane], accepted: int) -> None:
+        """The whole life of deliveries that were over with their event's commit."""
+        took = self._clock.now_ms() - accepted
+        metrics = self._metrics
+        for lane in lanes:
+            counts = lane.counts
+            counts.Invocations += 1
+            counts.InvocationAttempts += 1
+            counts.SuccessfulInvocationAttempts += 1
+            metrics.start_latency.observe(0)
+            metrics.complete_latency.observe(took)
+            metrics.success_latency.observe(took)
 
     def _count_success(self, lane: Lane, accepted: int) -> None:
         if lane.forwards:

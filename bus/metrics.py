@@ -53,7 +53,7 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
+        self.counts[bisect_left(self.bounds, value) if value > 1 else 0] += 1
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:

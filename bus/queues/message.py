@@ -36,6 +36,8 @@ _NOT_CHARACTERS = (b"\xef\xbf\xbe", b"\xef\xbf\xbf")
 
 def byte_length(text: str) -> int:
     """Bytes of a text in UTF-8; InvalidMessageContents for characters that no message can hold."""
+    if text.isascii() and text.isprintable():
+        return len(text)  # what nearly every message is, for a third of the price
     try:
         raw = text.encode()
     except UnicodeEncodeError:
