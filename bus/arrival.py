@@ -72,9 +72,12 @@ class Arrival:
         An index looks for names in the text, and an escape would hide one from it; clients that write JSON in ASCII
         send many, nearly all of them in values.
         """
-        if "\\u" in self.detail or not self.detail.isascii():
-            return self.compact_detail()
-        return self.detail.encode()
+        if "\\u" not in self.detail:
+            try:
+                return self.detail.encode()
+            except UnicodeEncodeError:
+                pass  # a lone surrogate has no UTF-8 form; compacting writes it as an escape
+        return self.compact_detail()
 
     def compact_detail(self) -> bytes:
         """The detail as targets receive it."""

@@ -226,19 +226,20 @@ class Ingest:
     def _match(self, bus: Bus, scope: Scope, arrival: Arrival) -> list[Route]:
         """The routes of every rule that receives the event."""
         rules = self._rule_set(bus.number)
+        names = rules.index.match_parts(arrival.source, arrival.detail_type, arrival.fields, arrival.detail_bytes)
         routes: list[Route] = []
         matched = False
-        for name in rules.index.match_event(arrival.fields(), arrival.detail_bytes()):
+        for name in names:
             rule = rules.rule(name)
             if not receives(rule.state, arrival.detail_type, lambda: load_json(arrival.detail_bytes())):
                 continue
-            matched = True
+            if not matched:
+                matched = True
+                self._metrics.matched_event(arrival.source)
             counts = self._metrics.rule(scope, bus.name, rule.name)
             counts.MatchedEvents += 1
             counts.TriggeredRules += 1
             routes.extend(rule.routes)
-        if matched:
-            self._metrics.matched_event(arrival.source)
         return routes
 
     def _plan(

@@ -45,7 +45,5 @@ class RuleSet:
 def rule_set(rules: Iterable[Rule]) -> RuleSet:
     """A set built in one go, as when the process starts; raises PatternError."""
     by_name = {rule.name: rule for rule in rules}
-    patterns = {
-        name: Pattern.parse(rule.matched_by) for name, rule in by_name.items() if rule.matched_by is not None
-    }
+    patterns = {name: Pattern.parse(rule.matched_by) for name, rule in by_name.items() if rule.matched_by is not None}
     return RuleSet(by_name, MatchIndex(patterns))
