@@ -5,9 +5,8 @@ each worker takes one delivery after another through the stages of `_attempt`:
 
     expired? -> render the input -> deliver -> decide -> settle
 
-Nothing is settled before its effect is certain, and settling is a write in the store's shared
-transaction that nobody waits for: a settlement lost in a crash means one repeated delivery.
-When the disk refuses, settlements are kept and offered again every second.
+Nothing is settled before its effect is certain (`bus.settling`). What grows too old is ended apart from
+the lanes (`bus.aging`).
 
 Targets inside the process (queues) need no delivery at all when they take the event at once: their
 messages ride in the transaction that accepts it. Only what they refuse becomes a delivery.
@@ -23,11 +22,14 @@ from dataclasses import dataclass, field
 import structlog
 
 from bus.accepted import Accepted, Luggage, unpack
+from bus.aging import Aging
 from bus.clock import Clock
 from bus.errors import ApiError, StoreError
 from bus.lane import PAGE, Lane
 from bus.metrics import Metrics
-from bus.store import Appended, Done, Lease, NewDelivery, NewMessage, Outcome, Release, Retry, Store
+from bus.settling import Settling
+from bus.store import Appended, Done, Lease, NewDelivery, NewMessage, Outcome, Retry, Store
+from bus.tally import Tally
 from bus.targets import Delivered, Delivery, Failed, Route, Target
 from rules.retry import Exhausted, RetryAt, decide
 from rules.template import Dropped, InvalidJson, Rendering
@@ -40,9 +42,9 @@ LEASE_MS = 2 * 3600 * 1000
 LONGEST_TIMER_S = 30.0
 """Timers look again at least this often, so that a clock that jumped or a machine that slept is noticed."""
 
-SETTLE_AGAIN_S = 1.0
 BROKEN_OFF_MS = 60_000
-SWEEP = 100
+CLAIM_AGAIN_MS = 1000
+LONGEST_ERROR = 2048
 
 INVALID_INPUT = "Invalid input for target."
 TOO_OLD = "The event reached MaximumEventAgeInSeconds before it could be delivered."
@@ -83,16 +85,15 @@ class Dispatch:
         self._store = store
         self._clock = clock
         self._metrics = metrics
+        self._tally = Tally(metrics, clock)
+        self._settling = Settling(store, clock, settled=self._after_settling, resumed=self.tick)
+        self._aging = Aging(store, clock, lease_ms=LEASE_MS, look=self._end_old_in_lanes, end=self._end_claimed)
         self._route = route
         self._target = target
         self._dead_letter = dead_letter
         self._max_in_flight = max_in_flight
         self._jitter = jitter
         self._lanes: dict[int, Lane] = {}
-        self._settlements: list[Outcome] = []
-        self._settling: asyncio.Task[None] | None = None
-        self._sweeping: asyncio.Task[None] | None = None
-        self._sweep_timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._stopped: asyncio.Task[None] | None = None
 
@@ -117,11 +118,10 @@ class Dispatch:
         for lane in self._lanes.values():
             if lane.timer is not None:
                 lane.timer.cancel()
-        if self._sweep_timer is not None:
-            self._sweep_timer.cancel()
+        self._aging.stop()
         tasks = [task for lane in self._lanes.values() for task in lane.tasks]
-        if self._sweeping is not None:
-            tasks.append(self._sweeping)
+        if self._aging.round is not None:
+            tasks.append(self._aging.round)
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace)
             for task in late:
@@ -129,14 +129,13 @@ class Dispatch:
             await asyncio.gather(*late, return_exceptions=True)
             if late:
                 log.warning("stopped with attempts under way; they will be made again", attempts=len(late))
-        if self._settling is not None:
-            await asyncio.wait([self._settling])
+        await self._settling.finish()
 
     def tick(self) -> None:
         """Look at every lane and at what has grown too old; timers call this, and tests that move the clock."""
         for lane in list(self._lanes.values()):
             self._look(lane)
-        self._start_sweep()
+        self._aging.start_round()
 
     # -- accepting
 
@@ -168,9 +167,9 @@ class Dispatch:
 
     def accepted(self, event: Accepted, plan: Plan, appended: Appended) -> None:
         """After the commit: count, and hand the leased deliveries to their lanes."""
-        self._metrics.requests.InvocationsCreated += len(plan.lanes) + len(plan.delivered)
+        self._tally.created(len(plan.lanes) + len(plan.delivered))
         if plan.delivered:
-            self._count_delivered_now(plan.delivered, event.ts)
+            self._tally.delivered_now(plan.delivered, event.ts)
         if not plan.deliveries:
             return
         fences = iter(appended.fences)
@@ -226,7 +225,7 @@ class Dispatch:
         delays = []
         if lane.next_due is not None:
             delays.append((lane.next_due - now) / 1000)
-        if lane.pace.resume_at > loop.time() and (lane.ready or lane.behind):
+        if lane.pace.resume_at > loop.time():
             delays.append(lane.pace.resume_at - loop.time())
         if delays:
             lane.timer = loop.call_later(min(max(min(delays), 0.0), LONGEST_TIMER_S), self._look, lane)
@@ -235,27 +234,33 @@ class Dispatch:
         """Start workers while there is something to do and the pace allows."""
         loop = asyncio.get_running_loop()
         wanted = len(lane.ready) + lane.behind
-        while not self._stopping and wanted > 0 and lane.pace.allows(lane.running, loop.time()):
+        while wanted > 0 and self._may_attempt(lane, lane.running, loop.time()):
             lane.running += 1
             wanted -= 1
             task = loop.create_task(self._work(lane))
             lane.tasks.add(task)
             task.add_done_callback(lane.tasks.discard)
 
+    def _may_attempt(self, lane: Lane, running: int, now: float) -> bool:
+        return not self._stopping and not self._settling.full and lane.pace.allows(running, now)
+
     async def _work(self, lane: Lane) -> None:
         """One worker: attempt after attempt, until the lane has nothing or the pace says stop."""
         loop = asyncio.get_running_loop()
         try:
-            while not self._stopping and lane.pace.allows(lane.running - 1, loop.time()):
+            while self._may_attempt(lane, lane.running - 1, loop.time()):
                 if lane.wants_more():
                     await self._claim(lane)
                 if not lane.ready:
                     break
                 await self._safely_attempt(lane, lane.take())
+        except StoreError as error:
+            log.error("deliveries could not be read; trying again", reason=str(error), rule=lane.route.rule_arn)
+            lane.note_due(self._clock.now_ms() + CLAIM_AGAIN_MS)
         finally:
             lane.running -= 1
-        if not lane.running:
-            self._look(lane)
+            if not lane.running:
+                self._look(lane)
 
     async def _claim(self, lane: Lane) -> None:
         """Fill the lane with what is due, earliest first."""
@@ -269,6 +274,7 @@ class Dispatch:
         else:
             lane.next_due = await self._store.next_due(lane.route.number)
             self._set_timer(lane, now)
+        self._pump(lane)
 
     # -- one attempt
 
@@ -280,7 +286,7 @@ class Dispatch:
             log.exception("an attempt broke off", event_id=lease.event_id, rule=lane.route.rule_arn)
             reason = f"INTERNAL_ERROR\tThe attempt ended with {type(error).__name__}."
             due = self._clock.now_ms() + BROKEN_OFF_MS
-            self._settle(Retry(lease.seq, lease.route, lease.fence, due, reason))
+            self._settling.add(Retry(lease.seq, lease.route, lease.fence, due, reason))
 
     async def _attempt(self, lane: Lane, lease: Lease) -> None:
         now = self._clock.now_ms()
@@ -293,14 +299,14 @@ class Dispatch:
         luggage = unpack(lease.attrs)
         body = _render(lane, lease.body, lease.ts, luggage)
         if isinstance(body, Dropped):
-            self._settle(Done(lease.seq, lease.route, lease.fence))
+            self._settling.add(Done(lease.seq, lease.route, lease.fence))
             return
         if isinstance(body, InvalidJson):
-            self._count_attempt(lane, lease, now)
+            self._tally.attempt(lane, lease)
             self._fail(lane, lease, body.body, Failed("INVALID_JSON", INVALID_INPUT), None)
             return
         delivery = _delivery(lane.route, lease.event_id, body, lease.body, lease.attempts + 1, lease.ts, luggage)
-        self._count_attempt(lane, lease, now)
+        self._tally.attempt(lane, lease)
         started = asyncio.get_running_loop().time()
         outcome = await self._deliver(delivery)
         self._settle_outcome(lane, lease, delivery, outcome, started)
@@ -317,36 +323,40 @@ class Dispatch:
         self, lane: Lane, lease: Lease, delivery: Delivery, outcome: Delivered | Failed, started: float
     ) -> None:
         now = self._clock.now_ms()
-        if lease.attempts == 0 and not lane.forwards:
-            self._metrics.complete_latency.observe(now - lease.ts)
+        self._tally.attempted(lane, lease)
         if isinstance(outcome, Delivered):
-            lane.pace.succeeded()
-            self._count_success(lane, lease.ts)
-            lane.counts.Invocations += 1
-            self._settle(Done(lease.seq, lease.route, lease.fence, outcome.messages))
+            self._succeeded(lane)
+            self._tally.succeeded(lane, lease)
+            self._settling.add(Done(lease.seq, lease.route, lease.fence, outcome.messages))
             return
         log.info(
             "attempt failed", event_id=lease.event_id, rule=lane.route.rule_arn, target=lane.route.target["Id"],
             attempt=delivery.attempt, code=outcome.code, reason=outcome.message, retry=outcome.retry,
         )  # fmt: skip
         if not outcome.retry:
-            lane.pace.succeeded()
+            self._succeeded(lane)
             self._fail(lane, lease, delivery.body, outcome, None)
             return
         lane.pace.failed(started, asyncio.get_running_loop().time())
+        self._set_timer(lane, now)
         next_step = decide(lane.policy, delivery.attempt, lease.ts, now, outcome.retry_after, jitter=self._jitter)
         if isinstance(next_step, RetryAt):
-            reason = f"{outcome.code}\t{outcome.message}"
-            self._settle(Retry(lease.seq, lease.route, lease.fence, next_step.due_ms, reason))
+            self._settling.add(Retry(lease.seq, lease.route, lease.fence, next_step.due_ms, _reason(outcome)))
         else:
             self._fail(lane, lease, delivery.body, outcome, next_step)
+
+    def _succeeded(self, lane: Lane) -> None:
+        """The target is alive; the window may have grown."""
+        lane.pace.succeeded()
+        if lane.ready and lane.running < lane.pace.window:
+            self._pump(lane)
 
     def _end_too_old(self, lane: Lane, lease: Lease) -> None:
         """Age ends a delivery whether or not its target is being pressed; the last failure is what it died of."""
         code, _, message = (lease.last_error or f"TIMEOUT\t{TOO_OLD}").partition("\t")
         body = _render(lane, lease.body, lease.ts, unpack(lease.attrs))
         if isinstance(body, Dropped):
-            self._settle(Done(lease.seq, lease.route, lease.fence))
+            self._settling.add(Done(lease.seq, lease.route, lease.fence))
             return
         text = body.body if isinstance(body, InvalidJson) else body
         exhausted = Exhausted("MaximumEventAgeInSeconds", max(0, lease.attempts - 1))
@@ -354,84 +364,30 @@ class Dispatch:
 
     def _fail(self, lane: Lane, lease: Lease, body: bytes, failure: Failed, exhausted: Exhausted | None) -> None:
         """The delivery is over without success: dead-letter it, or drop it and say so."""
-        lane.counts.Invocations += 1
-        lane.counts.FailedInvocations += 1
+        self._tally.failed(lane)
         facts = {
             "event_id": lease.event_id, "rule": lane.route.rule_arn, "target": lane.route.target["Id"],
             "code": failure.code, "reason": failure.message,
         }  # fmt: skip
         messages: list[NewMessage] = []
         if lane.dead_letter_arn is None:
-            lane.counts.InvocationsFailedToBeSentToDlq += not lane.forwards
+            self._tally.dropped(lane)
             log.warning("delivery dropped: its target has no dead-letter queue", **facts)
         else:
             attributes = _attributes(lane.route, failure, exhausted)
             try:
                 letter = self._dead_letter(lane.dead_letter_arn, body, attributes, unpack(lease.attrs).trace)
             except ApiError as refusal:
-                lane.counts.InvocationsFailedToBeSentToDlq += 1
+                self._tally.letter_refused(lane)
                 log.warning("delivery dropped: its dead-letter queue refused it", refusal=refusal.message, **facts)
             else:
                 messages.append(letter)
-                lane.counts.InvocationsSentToDlq += 1
-                if lane.forwards:  # to EventBridge, the letter is the first attempt at anything
-                    lane.counts.InvocationAttempts += 1
-                    lane.counts.SuccessfulInvocationAttempts += 1
-        self._settle(Done(lease.seq, lease.route, lease.fence, messages))
+                self._tally.letter_sent(lane)
+        self._settling.add(Done(lease.seq, lease.route, lease.fence, messages))
 
-    # -- counting
+    # -- after settling, and age
 
-    def _count_attempt(self, lane: Lane, lease: Lease, now: int) -> None:
-        if lane.forwards:
-            return
-        lane.counts.InvocationAttempts += 1
-        if lease.attempts:
-            lane.counts.RetryInvocationAttempts += 1
-        else:
-            self._metrics.start_latency.observe(now - lease.ts)
-
-    def _count_delivered_now(self, lanes: list[Lane], accepted: int) -> None:
-        """The whole life of deliveries that were over with their event's commit."""
-        took = self._clock.now_ms() - accepted
-        metrics = self._metrics
-        for lane in lanes:
-            counts = lane.counts
-            counts.Invocations += 1
-            counts.InvocationAttempts += 1
-            counts.SuccessfulInvocationAttempts += 1
-            metrics.start_latency.observe(0)
-            metrics.complete_latency.observe(took)
-            metrics.success_latency.observe(took)
-
-    def _count_success(self, lane: Lane, accepted: int) -> None:
-        if lane.forwards:
-            return
-        lane.counts.SuccessfulInvocationAttempts += 1
-        self._metrics.success_latency.observe(self._clock.now_ms() - accepted)
-
-    # -- settling
-
-    def _settle(self, outcome: Outcome) -> None:
-        """Queue a settlement for this turn's transaction."""
-        self._settlements.append(outcome)
-        if self._settling is None:
-            self._settling = asyncio.get_running_loop().create_task(self._settle_all())
-
-    async def _settle_all(self) -> None:
-        while self._settlements:
-            batch, self._settlements = self._settlements, []
-            try:
-                await self._store.settle(batch)
-                self._wait_for_retries(batch)
-            except StoreError as error:
-                log.error("settling failed; trying again", reason=str(error), deliveries=len(batch))
-                self._settlements[:0] = batch
-                if self._stopping:
-                    break
-                await asyncio.sleep(SETTLE_AGAIN_S)
-        self._settling = None
-
-    def _wait_for_retries(self, settled: list[Outcome]) -> None:
+    def _after_settling(self, settled: Sequence[Outcome]) -> None:
         """Only now that a retry is in the store may its lane look for it."""
         now = self._clock.now_ms()
         for outcome in settled:
@@ -439,40 +395,16 @@ class Dispatch:
                 lane.note_due(outcome.due)
                 self._set_timer(lane, now)
 
-    # -- age
+    def _end_claimed(self, lease: Lease) -> None:
+        lane = self._lane(lease.route)
+        if lane is None:
+            log.error("a delivery is dropped: its route is not known", event_id=lease.event_id, route=lease.route)
+            self._settling.add(Done(lease.seq, lease.route, lease.fence))
+        else:
+            self._end_too_old(lane, lease)
 
-    def _start_sweep(self) -> None:
-        if self._stopping or self._sweeping is not None:
-            return
-        if self._sweep_timer is not None:
-            self._sweep_timer.cancel()
-        self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
-
-    async def _sweep(self) -> None:
-        """End every delivery that grew too old, however far behind its lane is."""
-        try:
-            self._sweep_lanes()
-            full = True
-            while full and not self._stopping:
-                now = self._clock.now_ms()
-                leases = await self._store.claim_expired(now=now, until=now + LEASE_MS, limit=SWEEP)
-                for lease in leases:
-                    lane = self._lane(lease.route)
-                    if lane is None:
-                        self._settle(Release(lease.seq, lease.route, lease.fence))
-                        continue
-                    self._end_too_old(lane, lease)
-                full = len(leases) == SWEEP
-                await asyncio.sleep(0)
-            expiry = await self._store.next_expiry()
-        finally:
-            self._sweeping = None
-        delay = LONGEST_TIMER_S if expiry is None else (expiry - self._clock.now_ms()) / 1000
-        if not self._stopping:
-            loop = asyncio.get_running_loop()
-            self._sweep_timer = loop.call_later(min(max(delay, 0.05), LONGEST_TIMER_S), self._start_sweep)
-
-    def _sweep_lanes(self) -> None:
+    def _end_old_in_lanes(self) -> None:
+        """What lies in memory is leased, so the store's list of what is too old leaves it out."""
         now = self._clock.now_ms()
         for lane in self._lanes.values():
             for _ in range(len(lane.ready)):
@@ -495,6 +427,11 @@ def _delivery(
     route: Route, event_id: str, body: bytes, event: bytes, attempt: int, accepted: int, luggage: Luggage
 ) -> Delivery:
     return Delivery(route, event_id, body, event, attempt, accepted, luggage.trace, luggage.hops)
+
+
+def _reason(failure: Failed) -> str:
+    """A failure as the store keeps it beside the delivery."""
+    return f"{failure.code}\t{failure.message}"[:LONGEST_ERROR].encode("utf-8", "replace").decode()
 
 
 def _attributes(route: Route, failure: Failed, exhausted: Exhausted | None) -> dict[str, str]:

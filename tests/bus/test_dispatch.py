@@ -15,8 +15,9 @@ from bus.clock import IdSource, ManualClock
 from bus.dispatch import Dispatch
 from bus.errors import ApiError, StoreUnavailable
 from bus.metrics import Metrics
+from bus.pace import PATIENCE
 from bus.scope import Scope
-from bus.store import Append, NewMessage
+from bus.store import Append, Done, NewMessage
 from bus.store.sqlite import SqliteStore, open_store
 from bus.targets import Delivered, Delivery, Failed, Outcome, Route
 from tests.waiting import eventually
@@ -243,7 +244,7 @@ async def test_a_retry_due_in_23_hours_survives_restarts(tmp_path: Path) -> None
     clock.advance(12 * 3600)
     second = Bench(await open_store(str(tmp_path), clock), clock, route(1))
     await second.dispatch.start()
-    await eventually(lambda: second.dispatch._sweeping is None)
+    await eventually(lambda: second.dispatch._aging.round is None)
     assert second.targets[1].attempts == []
     await second.dispatch.stop(1)
     await second.store.close()
@@ -385,7 +386,7 @@ async def test_stopping_does_not_wait_for_a_target_that_hangs(store: SqliteStore
 async def test_a_settlement_the_disk_refuses_is_offered_again(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bus.dispatch.SETTLE_AGAIN_S", 0.0)
+    monkeypatch.setattr("bus.settling.AGAIN_S", 0.0)
     bench = Bench(store, ManualClock(), route(1))
     real, refusals = store.settle, [StoreUnavailable("full"), StoreUnavailable("full")]
 
@@ -399,6 +400,135 @@ async def test_a_settlement_the_disk_refuses_is_offered_again(
     await bench.until_settled()
     assert refusals == []
     assert len(bench.targets[1].attempts) == 1
+
+
+async def test_an_outcome_that_cannot_be_stored_takes_no_others_with_it(store: SqliteStore) -> None:
+    bench = Bench(store, ManualClock(), *(route(number, DeadLetterConfig={"Arn": DLQ}) for number in range(1, 7)))
+    real = store.settle
+
+    async def settle(outcomes: Any) -> list[bool]:
+        if any(type(outcome) is Done and outcome.route == 1 for outcome in outcomes):
+            raise UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates not allowed")
+        return await real(outcomes)
+
+    store.settle = settle  # type: ignore[method-assign]
+    for number in range(1, 7):
+        await bench.put(number)
+    await eventually(lambda: len(bench.rows("delivery")) == 1 and bench.retries(1), "the others are settled")
+    store.settle = real  # type: ignore[method-assign]
+    await bench.later(61)
+    await bench.until_settled()
+
+
+async def test_odd_text_in_a_failure_is_stored_all_the_same(store: SqliteStore) -> None:
+    bench = Bench(store, ManualClock(), route(1))
+    odd = Failed("ERROR_FROM_TARGET", "\ud800" * 5000, retry=True)
+    bench.targets[1].answer = lambda delivery: odd
+    await bench.put(1)
+    await eventually(lambda: bench.retries(1))
+
+
+async def test_an_event_that_comes_during_a_pause_is_attempted_after_it(store: SqliteStore) -> None:
+    bench = Bench(store, ManualClock(), route(1, RetryPolicy={"MaximumRetryAttempts": 0}))
+    target = bench.targets[1]
+    target.answer = lambda delivery: UNREACHABLE
+    for _ in range(PATIENCE):
+        await bench.put(1)
+    await bench.until_settled()
+    lane = bench.dispatch._lanes[1]
+    assert lane.pace.resume_at > asyncio.get_running_loop().time()
+    target.answer = lambda delivery: Delivered()
+    await bench.put(1)
+    await bench.until_settled()
+    assert len(target.attempts) == PATIENCE + 1
+
+
+async def test_a_claim_that_fails_is_made_again(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bus.dispatch.CLAIM_AGAIN_MS", 0)
+    bench = Bench(store, ManualClock(), route(1))
+    gate = bench.targets[1].gate = asyncio.Event()
+    for _ in range(300):
+        await bench.put(1)
+    real, refusals = store.claim, [StoreUnavailable("EIO"), StoreUnavailable("EIO")]
+
+    async def claim(*arguments: Any, **named: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await real(*arguments, **named)
+
+    monkeypatch.setattr(store, "claim", claim)
+    gate.set()
+    await bench.until_settled()
+    assert refusals == []
+
+
+async def test_looking_for_old_deliveries_survives_a_read_error(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.aging.LONGEST_S", 0.0)
+    monkeypatch.setattr("bus.aging.SOONEST_S", 0.0)
+    bench = Bench(store, ManualClock(), route(1, DeadLetterConfig={"Arn": DLQ}))
+    bench.targets[1].answer = lambda delivery: Failed("THROTTLING", "429", retry=True, retry_after=80_000.0)
+    await bench.put(1)
+    await eventually(lambda: bench.retries(1))
+    real, refusals = store.claim_expired, [StoreUnavailable("EIO")]
+
+    async def claim_expired(**named: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await real(**named)
+
+    monkeypatch.setattr(store, "claim_expired", claim_expired)
+    bench.clock.advance(86_401)
+    bench.dispatch.tick()
+    await bench.until_settled()
+    assert refusals == []
+    assert len(bench.letters) == 1
+    await bench.dispatch.stop(0)
+
+
+async def test_a_backlog_is_worked_off_by_the_whole_window(tmp_path: Path) -> None:
+    clock = ManualClock()
+    first = Bench(await open_store(str(tmp_path), clock), clock, route(1))
+    first.targets[1].answer = lambda delivery: UNREACHABLE
+    for _ in range(40):
+        await first.put(1)
+    await first.dispatch.stop(1)
+    await first.store.close()
+    clock.advance(5)
+    second = Bench(await open_store(str(tmp_path), clock), clock, route(1), window=8)
+    gate = second.targets[1].gate = asyncio.Event()
+    await second.dispatch.start()
+    await eventually(lambda: len(second.targets[1].attempts) == 8, "eight attempts are under way at once")
+    gate.set()
+    await second.until_settled()
+    await second.dispatch.stop(1)
+    await second.store.close()
+
+
+async def test_while_nothing_can_be_settled_little_is_attempted(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.settling.AGAIN_S", 0.0)
+    monkeypatch.setattr("bus.settling.LIMIT", 20)
+    bench = Bench(store, ManualClock(), route(1), route(2))
+    real, full = store.settle, [True]
+
+    async def settle(outcomes: Any) -> list[bool]:
+        if full:
+            raise StoreUnavailable("full")
+        return await real(outcomes)
+
+    monkeypatch.setattr(store, "settle", settle)
+    for _ in range(300):
+        await bench.put(1)
+    await eventually(lambda: bench.dispatch._settling.full and not bench.dispatch._lanes[1].running)
+    assert len(bench.targets[1].attempts) < 40
+    await bench.put(2)
+    full.clear()
+    await bench.until_settled()
+    assert len(bench.targets[1].attempts) == 300
+    assert len(bench.targets[2].attempts) == 1
 
 
 async def test_an_immediate_target_needs_no_delivery(store: SqliteStore) -> None:
