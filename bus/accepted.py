@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import msgspec
 
+LEASE_MS = 2 * 3600 * 1000
+"""How long a delivery is held by whoever claimed it: longer than any attempt."""
+
 
 class Luggage(msgspec.Struct, frozen=True, omit_defaults=True):
     """What goes with an event from bus to target and survives a restart, but is not in the envelope.

@@ -23,6 +23,7 @@ from bus.clock import Clock, IdSource, SystemClock
 from bus.config import Settings
 from bus.dead_letters import DeadLetters
 from bus.dispatch import Dispatch
+from bus.errors import StoreError, StoreUnavailable, validation
 from bus.ingest import Ingest
 from bus.metrics import Metrics
 from bus.queues import ERROR_CODES, Queues
@@ -39,9 +40,12 @@ from bus.targets.webhook import Webhook
 from bus.targets.wired import Wired
 from bus.watchers import Watchers
 from bus.wires import Wires
-from rules.arn import parse, target_kind
+from rules.arn import ArnError, parse, target_kind
 
 log = structlog.get_logger("app")
+
+TIDY_EVERY_S = 3600.0
+"""An hour between looks for what no rule and no delivery uses any more."""
 
 DEAD_LETTER_QUEUE = "dead-letters"
 """A queue that is there from the start, so that a target's dead letters have somewhere to go."""
@@ -170,7 +174,8 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
         watched=watchers.any,
         watch=watchers.show,
     )
-    by_kind["event_bus"] = EventBus(ingest.forward)
+    apart = settings.credentials is not None or settings.strict
+    by_kind["event_bus"] = EventBus(ingest.forward, across_accounts=not apart)
     dead_letters = DeadLetters(
         store,
         clock,
@@ -201,14 +206,34 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     )
     metrics.gauge("busbar_wal_bytes", "Size of the store's write-ahead log.", lambda: store.wal_bytes)
     metrics.gauge("busbar_deliveries_in_memory", "Deliveries claimed or under way.", dispatch.waiting)
-    await _first_queue(settings, queues)
-    await catalog.forget_routes({waiting.route for waiting in await store.backlog()})
+    try:
+        await _first_queue(settings, queues)
+        await _forget_unused(store, catalog, dispatch)
+    except StoreUnavailable as error:
+        log.error("started on a disk that refuses writes", reason=str(error))
     await dispatch.start()
     stack.push_async_callback(dispatch.stop, settings.stop_grace)
+    tidying = asyncio.get_running_loop().create_task(_tidy(store, catalog, dispatch))
+    stack.callback(tidying.cancel)
     return App(
         settings, store, queues, buses, catalog, wires, ingest, dispatch, metrics, watchers, rpc, operations.app(),
         AsyncExitStack(),
     )  # fmt: skip
+
+
+async def _tidy(store: SqliteStore, catalog: Catalog, dispatch: Dispatch) -> None:
+    """Now and then let go of what replaced and removed targets have left behind."""
+    while True:
+        await asyncio.sleep(TIDY_EVERY_S)
+        try:
+            await _forget_unused(store, catalog, dispatch)
+        except StoreError as error:
+            log.warning("routes nobody uses are kept for now", reason=str(error))
+
+
+async def _forget_unused(store: SqliteStore, catalog: Catalog, dispatch: Dispatch) -> None:
+    await catalog.forget_routes({waiting.route for waiting in await store.backlog()})
+    dispatch.forget_lanes()
 
 
 def _current_route(catalog: Catalog, rule_arn: str, target_arn: str) -> Route | str:
@@ -223,12 +248,15 @@ def _current_route(catalog: Catalog, rule_arn: str, target_arn: str) -> Route | 
 def _queue_arn(settings: Settings, text: str) -> str:
     """A queue as an operator names it: by ARN, or by name in the server's own account and region."""
     if text.startswith("arn:"):
-        return str(parse(text))
+        try:
+            return str(parse(text))
+        except ArnError as error:
+            raise validation(f"{text} does not name a queue: {error}") from None
     return f"arn:aws:sqs:{settings.region}:{settings.account_id}:{text}"
 
 
-def _admit(access: Access, request: Any) -> None:
-    access.admit_operator(request)
+def _admit(access: Access, request: Any) -> bool:
+    return access.admit_operator(request) is not None
 
 
 def _health(store: SqliteStore, dispatch: Dispatch) -> dict[str, Any]:

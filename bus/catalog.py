@@ -213,12 +213,15 @@ class Catalog:
         async with self._lock(call.scope):
             bus, rule = self._require_rule(call.scope, request.get("EventBusName"), request["Rule"])
             targets = self._accepted(request["Targets"], rule)
-            kept = [route for route in rule.routes if route.target["Id"] not in targets]
-            check_quota(len(kept) + len(targets), self._quotas.targets_per_rule)
+            # A target put again as it is keeps its route, and with it the pace and the deliveries it has in hand.
+            kept = [route for route in rule.routes if targets.get(route.target["Id"], route.target) == route.target]
+            unchanged = {route.target["Id"] for route in kept}
             new = [
                 Route(self._store.allocate(), rule.scope, rule.bus, rule.name, rule.arn, target)
                 for target in targets.values()
+                if target["Id"] not in unchanged
             ]
+            check_quota(len(kept) + len(new), self._quotas.targets_per_rule)
             await self._save(bus, replace(rule, routes=_by_id([*kept, *new])), new_routes=new)
         return dict(_NO_FAILURES)
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from bus.accepted import Accepted, Luggage, unpack
+from bus.accepted import LEASE_MS, Accepted, Luggage, unpack
 from bus.aging import Aging
 from bus.clock import Clock
 from bus.errors import ApiError, StoreError
@@ -35,9 +35,6 @@ from rules.retry import Exhausted, RetryAt, decide
 from rules.template import Dropped, InvalidJson, Rendering
 
 log = structlog.get_logger("dispatch")
-
-LEASE_MS = 2 * 3600 * 1000
-"""Longer than any attempt; what lies in a lane beyond it is claimed anew."""
 
 LONGEST_TIMER_S = 30.0
 """Timers look again at least this often, so that a clock that jumped or a machine that slept is noticed."""
@@ -201,6 +198,14 @@ class Dispatch:
             log.error("deliveries wait for a route that is not known", route=number)
             return None
         return self._open(route)
+
+    def forget_lanes(self) -> None:
+        """Let go of lanes that have nothing in hand and whose route is known no more."""
+        for number, lane in list(self._lanes.items()):
+            if lane.idle and self._route(number) is None:
+                if lane.timer is not None:
+                    lane.timer.cancel()
+                del self._lanes[number]
 
     def waiting(self) -> int:
         """Deliveries in memory or under way."""

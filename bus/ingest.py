@@ -16,13 +16,13 @@ from typing import Any, Protocol
 
 import structlog
 
-from bus.accepted import NOTHING, Accepted, Luggage, pack
+from bus.accepted import LEASE_MS, NOTHING, Accepted, Luggage, pack
 from bus.arrival import Arrival, open_envelope
 from bus.clock import Clock, IdSource
 from bus.errors import StoreError, validation
 from bus.metrics import Metrics
 from bus.scope import Call, Scope
-from bus.store import Append, Appended, NewDelivery, NewMessage, Store
+from bus.store import Append, Appended, Store
 from bus.targets import Route
 from rules.event import (
     EventTimeError,
@@ -37,7 +37,6 @@ from rules.trace import normalise
 
 log = structlog.get_logger("ingest")
 
-LEASE_MS = 2 * 3600 * 1000
 TOO_LARGE = "Total size of the entries in the request is over the limit."
 NOT_STORED = {
     "ErrorCode": "InternalFailure",
@@ -73,17 +72,13 @@ class RuleSet(Protocol):
     def rule(self, name: Any) -> Rule: ...
 
 
-class Plan(Protocol):
-    """What the dispatcher wants stored with an event."""
-
-    deliveries: list[NewDelivery]
-    messages: list[NewMessage]
-
-
 class Dispatcher(Protocol):
     """How deliveries come to be; see `bus.dispatch.Dispatch`."""
 
-    def plan(self, event: Accepted, routes: Iterable[Route]) -> Any: ...
+    def plan(self, event: Accepted, routes: Iterable[Route]) -> Any:
+        """What has to be stored with the event: ``deliveries`` and ``messages``."""
+        ...
+
     def accepted(self, event: Accepted, plan: Any, appended: Appended) -> None: ...
 
 
@@ -129,11 +124,11 @@ class Ingest:
         counts.PutEventsApproximateCallCount += 1
         entries = request["Entries"]
         self._check_size(entries)
-        pending = _Pending()
+        pending: list[_Received] = []
         instant = _Instant(self._clock.now_ms())
         results = [self._take(call, entry, instant, pending) for entry in entries]
-        if pending.appends:
-            await self._commit(pending, results)
+        if pending:
+            await self._commit(pending)
         failed = sum(1 for result in results if "EventId" not in result)
         counts.PutEventsApproximateSuccessCount += 1
         counts.PutEventsEntriesCount += len(entries)
@@ -156,7 +151,9 @@ class Ingest:
             self._metrics.requests.PutEventsApproximateFailedCount += 1
             raise validation(TOO_LARGE)
 
-    def _take(self, call: Call, entry: Mapping[str, Any], instant: _Instant, pending: _Pending) -> dict[str, Any]:
+    def _take(
+        self, call: Call, entry: Mapping[str, Any], instant: _Instant, pending: list[_Received]
+    ) -> dict[str, Any]:
         """One entry: its answer, with what is to be stored added to ``pending``."""
         fault = check_entry(entry)
         if fault is not None:
@@ -174,26 +171,23 @@ class Ingest:
             self._metrics.requests.DroppedNoSuchBus += 1
             return result
         arrival = Arrival(event_id, time, entry, call.scope)
-        routes = self._match(bus, call.scope, arrival)
-        if routes or self._watched():
+        rules = self._match(bus, arrival)
+        if rules or self._watched():
             trace = entry.get("TraceHeader") or call.trace
             luggage = NOTHING if trace is None else Luggage(trace=normalise(trace, _new_root(instant.ms)))
             event = Accepted(event_id, bus.number, instant.ms, arrival.envelope(), luggage, pack(luggage))
-            self._plan(bus, call.scope, event, routes, pending, result)
+            self._receive(_Received(call.scope, bus.name, arrival.source, rules, event, result), pending)
         return result
 
-    async def _commit(self, pending: _Pending, results: list[dict[str, Any]]) -> None:
+    async def _commit(self, pending: list[_Received]) -> None:
         """Store what was taken; when the disk refuses, the entries concerned say so and can be sent again."""
         try:
-            appended = await self._store.append(pending.appends, lease_until=pending.events[0].ts + LEASE_MS)
+            await self._store_all(pending)
         except StoreError as error:
-            log.error("events refused: they could not be stored", reason=str(error), events=len(pending.appends))
-            for result in pending.results:
-                result.clear()
-                result.update(NOT_STORED)
-            return
-        for event, plan, stored in zip(pending.events, pending.plans, appended, strict=True):
-            self._dispatch.accepted(event, plan, stored)
+            log.error("events refused: they could not be stored", reason=str(error), events=len(pending))
+            for received in pending:
+                received.result.clear()
+                received.result.update(NOT_STORED)
 
     # -- from inside
 
@@ -213,48 +207,74 @@ class Ingest:
             event = arrival.envelope()
         else:
             arrival = Arrival.of_envelope(envelope, envelope.id, envelope.time)
-        pending = _Pending()
         accepted = Accepted(arrival.event_id, bus.number, instant.ms, event, luggage, pack(luggage))
-        self._plan(bus, scope, accepted, self._match(bus, scope, arrival), pending, {})
-        if pending.appends:
-            (stored,) = await self._store.append(pending.appends, lease_until=instant.ms + LEASE_MS)
-            self._dispatch.accepted(accepted, pending.plans[0], stored)
+        pending: list[_Received] = []
+        received = _Received(scope, bus.name, arrival.source, self._match(bus, arrival), accepted, {})
+        self._receive(received, pending)
+        if pending:
+            await self._store_all(pending)
         return True
 
     # -- shared
 
-    def _match(self, bus: Bus, scope: Scope, arrival: Arrival) -> list[Route]:
-        """The routes of every rule that receives the event."""
+    def _match(self, bus: Bus, arrival: Arrival) -> list[Rule]:
+        """The rules that receive the event."""
         rules = self._rule_set(bus.number)
         names = rules.index.match_parts(arrival.source, arrival.detail_type, arrival.fields, arrival.detail_bytes)
-        routes: list[Route] = []
-        matched = False
+        found = []
         for name in names:
             rule = rules.rule(name)
-            if not receives(rule.state, arrival.detail_type, lambda: load_json(arrival.detail_bytes())):
-                continue
-            if not matched:
-                matched = True
-                self._metrics.matched_event(arrival.source)
-            counts = self._metrics.rule(scope, bus.name, rule.name)
-            counts.MatchedEvents += 1
-            counts.TriggeredRules += 1
-            routes.extend(rule.routes)
-        return routes
+            if receives(rule.state, arrival.detail_type, lambda: load_json(arrival.detail_bytes())):
+                found.append(rule)
+        return found
 
-    def _plan(
-        self,
-        bus: Bus,
-        scope: Scope,
-        event: Accepted,
-        routes: list[Route],
-        pending: _Pending,
-        result: dict[str, Any],
-    ) -> None:
-        if self._watched():
-            self._watch(scope, bus.name, event.body)
+    def _receive(self, received: _Received, pending: list[_Received]) -> None:
+        """Let the dispatcher plan what has to be stored; an event that nobody waits for is done with at once."""
+        routes = [route for rule in received.rules for route in rule.routes]
         if routes:
-            pending.add(event, self._dispatch.plan(event, routes), result)
+            received.plan = self._dispatch.plan(received.event, routes)
+            pending.append(received)
+        else:
+            self._accepted(received)
+
+    async def _store_all(self, pending: list[_Received]) -> None:
+        appends = [received.append() for received in pending]
+        appended = await self._store.append(appends, lease_until=pending[0].event.ts + LEASE_MS)
+        for received, stored in zip(pending, appended, strict=True):
+            self._accepted(received)
+            self._dispatch.accepted(received.event, received.plan, stored)
+
+    def _accepted(self, received: _Received) -> None:
+        """The event is taken for good: count what it matched, and show it to whoever looks."""
+        if received.rules:
+            self._metrics.matched_event(received.source)
+            for rule in received.rules:
+                counts = self._metrics.rule(received.scope, received.bus, rule.name)
+                counts.MatchedEvents += 1
+                counts.TriggeredRules += 1
+        if self._watched():
+            self._watch(received.scope, received.bus, received.event.body)
+
+
+class _Received:
+    """An event between being matched and being stored."""
+
+    __slots__ = ("bus", "event", "plan", "result", "rules", "scope", "source")
+
+    def __init__(
+        self, scope: Scope, bus: str, source: str, rules: list[Rule], event: Accepted, result: dict[str, Any]
+    ) -> None:
+        self.scope = scope
+        self.bus = bus
+        self.source = source
+        self.rules = rules
+        self.event = event
+        self.result = result
+        self.plan: Any = None
+
+    def append(self) -> Append:
+        event, plan = self.event, self.plan
+        return Append(event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages)
 
 
 class _Instant:
@@ -265,26 +285,6 @@ class _Instant:
     def __init__(self, ms: int) -> None:
         self.ms = ms
         self.text = format_time(ms / 1000)
-
-
-class _Pending:
-    """What one request wants stored: parallel lists, one place per event."""
-
-    __slots__ = ("appends", "events", "plans", "results")
-
-    def __init__(self) -> None:
-        self.events: list[Accepted] = []
-        self.plans: list[Any] = []
-        self.appends: list[Append] = []
-        self.results: list[dict[str, Any]] = []
-
-    def add(self, event: Accepted, plan: Plan, result: dict[str, Any]) -> None:
-        self.events.append(event)
-        self.plans.append(plan)
-        self.results.append(result)
-        self.appends.append(
-            Append(event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages)
-        )
 
 
 def _new_root(now: int) -> Callable[[], str]:

@@ -104,6 +104,11 @@ class Lane:
             self.next_due = due
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing of the route is in memory, under way, or known to wait in the store."""
+        return not self.ready and not self.running and not self.behind and self.next_due is None
+
+    @property
     def heavy(self) -> bool:
         """Whether large events, not their number, fill the lane."""
         return self._bytes >= ROOM_BYTES // 2

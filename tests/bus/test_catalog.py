@@ -333,6 +333,20 @@ async def test_rule_names_by_target(conf: Configuration) -> None:
 # -- routes
 
 
+async def test_a_target_put_again_as_it_is_keeps_its_route(conf: Configuration) -> None:
+    await conf.call("put_rule", Name="r", EventPattern=PATTERN)
+    await conf.call("put_targets", Rule="r", Targets=[target("a"), target("b")])
+    rule = conf.catalog.find_rule(SCOPE, None, "r")
+    assert rule is not None
+    before = {route.target["Id"]: route.number for route in rule.routes}
+    await conf.call("put_targets", Rule="r", Targets=[target("a"), target("b", Input="1")])
+    rule = conf.catalog.find_rule(SCOPE, None, "r")
+    assert rule is not None
+    after = {route.target["Id"]: route.number for route in rule.routes}
+    assert after["a"] == before["a"]
+    assert after["b"] != before["b"]
+
+
 async def test_a_replaced_route_stays_until_nothing_uses_it(conf: Configuration) -> None:
     def routes() -> dict[str, int]:
         rule = conf.catalog.find_rule(SCOPE, None, "r")

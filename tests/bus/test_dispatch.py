@@ -531,6 +531,20 @@ async def test_while_nothing_can_be_settled_little_is_attempted(
     assert len(bench.targets[2].attempts) == 1
 
 
+async def test_lanes_of_forgotten_routes_are_let_go(store: SqliteStore) -> None:
+    bench = Bench(store, ManualClock(), route(1), route(2))
+    gate = bench.targets[2].gate = asyncio.Event()
+    await bench.put(1, 2)
+    await eventually(lambda: len(bench.rows("delivery")) == 1 and not bench.dispatch._lanes[1].running)
+    kept = dict(bench.routes)
+    bench.routes.clear()
+    bench.dispatch.forget_lanes()
+    assert set(bench.dispatch._lanes) == {2}, "what has a delivery in hand stays"
+    bench.routes.update(kept)
+    gate.set()
+    await bench.until_settled()
+
+
 async def test_an_immediate_target_needs_no_delivery(store: SqliteStore) -> None:
     bench = Bench(store, ManualClock(), route(1))
     now = bench.clock.now_ms()

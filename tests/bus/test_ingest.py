@@ -228,6 +228,19 @@ async def test_the_trace_header_of_the_entry_wins(own: str | None, header: str |
     assert bench.dispatch.planned[0][0].luggage.trace == carried
 
 
+async def test_what_is_refused_is_neither_shown_nor_counted() -> None:
+    bench = Bench()
+    bench.watching = True
+    bench.store.error = StoreUnavailable("full")
+    await bench.put(ENTRY)
+    assert bench.watched == []
+    assert bench.metrics.matched == 0
+    bench.store.error = None
+    await bench.put(ENTRY)
+    assert len(bench.watched) == 1
+    assert bench.metrics.matched == 1
+
+
 async def test_watchers_see_events_that_no_rule_wants() -> None:
     bench = Bench({"other": '{"source":["other"]}'})
     bench.watching = True
