@@ -39,7 +39,8 @@ class Settings:
     )
     region: str = setting("us-east-1", "Region of callers that do not sign their requests.", metavar="REGION")
     strict: bool = setting(
-        False, "Enforce what only makes sense inside AWS: a RoleArn on the targets that need one there."
+        False,
+        "Enforce what only makes sense inside AWS: RoleArn on the targets that need one there, no other account's bus.",
     )
     max_put_events_bytes: int = setting(
         1_048_576, "Largest PutEvents request, counted as AWS counts entries (262144 was the limit before 2026)."

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
+import msgspec
 import orjson
 
-from bus.accepted import Accepted, Luggage, pack
+from bus.accepted import LEASE_MS, Accepted, Luggage, pack
+from bus.arrival import open_envelope
 from bus.clock import Clock, IdSource
 from bus.store import Append, Store
 from bus.targets import Route
+from rules.arn import target_kind
 
 PAGE = 100
-LEASE_MS = 2 * 3600 * 1000
+PAGE_BYTES = 4 << 20
+"""Bodies of one page, so that a queue of the largest letters is not in memory a thousand at a time."""
+
+_EVENT_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_LOOPS = frozenset({"THIRD_ACCOUNT_HOP_DETECTED", "THIRD_REGION_HOP_DETECTED"})
 
 
 class Letter(Protocol):
@@ -39,7 +49,8 @@ class Letter(Protocol):
 class Queues(Protocol):
     """What is needed of the embedded queues."""
 
-    async def browse(self, queue: Any, *, after: int, limit: int) -> Sequence[Letter]: ...
+    async def browse(self, queue: Any, *, after: int, limit: int, max_bytes: int) -> Sequence[Letter]: ...
+    async def last_number(self) -> int: ...
     async def remove(self, queue: Any, numbers: Sequence[int]) -> int: ...
 
 
@@ -83,23 +94,35 @@ class DeadLetters:
         self._dispatch = dispatch
         self._route = route
         self._bus_number = bus_number
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def page(self, queue: Any, *, after: int, limit: int) -> list[dict[str, Any]]:
-        """Letters in order of arrival, beginning behind number ``after``."""
-        return [_shown(letter) for letter in await self._queues.browse(queue, after=after, limit=limit)]
+        """Letters in order of arrival, beginning behind number ``after``; none only when there are no more."""
+        return [_shown(letter) for letter in await self._browse(queue, after, limit)]
 
     async def redrive(self, queue: Any, ids: Sequence[str] | None = None) -> Redriven:
         """Send letters (all, or those with these message ids) to the target they failed to reach.
 
         A letter leaves the queue only once its new delivery is on disk. Its body goes out as it is:
-        it already is what the target was to receive.
+        it already is what the target was to receive. Letters that arrive meanwhile stay, among
+        them those that die again. One redrive of a queue waits for another, so that no letter is
+        sent by both.
         """
-        wanted = None if ids is None else set(ids)
+        async with self.alone(queue):
+            return await self._redrive(queue, None if ids is None else set(ids))
+
+    def alone(self, queue: Any) -> asyncio.Lock:
+        """What a redrive of the queue holds while it lasts."""
+        return self._locks.setdefault(queue.arn, asyncio.Lock())
+
+    async def _redrive(self, queue: Any, wanted: set[str] | None) -> Redriven:
         result = Redriven()
-        after = 0
-        while letters := await self._queues.browse(queue, after=after, limit=PAGE):
+        after, last = 0, await self._queues.last_number()
+        while after < last and (letters := await self._browse(queue, after, PAGE)):
             after = letters[-1].number
             for letter in letters:
+                if letter.number > last:
+                    break
                 if wanted is None:
                     await self._redrive_one(queue, letter, result)
                 elif letter.message_id in wanted:
@@ -108,18 +131,29 @@ class DeadLetters:
         result.kept.extend((message_id, "it is not in the queue") for message_id in sorted(wanted or ()))
         return result
 
+    async def _browse(self, queue: Any, after: int, limit: int) -> Sequence[Letter]:
+        return await self._queues.browse(queue, after=after, limit=limit, max_bytes=PAGE_BYTES)
+
     async def _redrive_one(self, queue: Any, letter: Letter, result: Redriven) -> None:
-        rule, target = letter.attributes.get("RULE_ARN"), letter.attributes.get("TARGET_ARN")
-        if rule is None or target is None:
-            result.kept.append((letter.message_id, "it does not say which rule and target it comes from"))
-            return
-        route = self._route(rule, target)
+        route = self._destination(letter)
         if isinstance(route, str):
             result.kept.append((letter.message_id, route))
             return
         await self._send(route, letter)
         await self._queues.remove(queue, [letter.number])
         result.sent += 1
+
+    def _destination(self, letter: Letter) -> Route | str:
+        """Where a letter goes, or a sentence that says why it stays."""
+        rule, target = letter.attributes.get("RULE_ARN"), letter.attributes.get("TARGET_ARN")
+        if rule is None or target is None:
+            return "it does not say which rule and target it comes from"
+        if letter.attributes.get("ERROR_CODE") in _LOOPS:
+            return "the event went in a loop from bus to bus, and would do so again"
+        route = self._route(rule, target)
+        if not isinstance(route, str) and target_kind(route.arn) == "event_bus" and not _is_event(letter.body):
+            return "its target is an event bus, and its body is not an event"
+        return route
 
     async def _send(self, route: Route, letter: Letter) -> None:
         now = self._clock.now_ms()
@@ -139,7 +173,16 @@ def _event_id(body: bytes) -> str | None:
     except orjson.JSONDecodeError:
         return None
     event_id = found.get("id") if isinstance(found, dict) else None
-    return event_id if isinstance(event_id, str) and len(event_id) == 36 else None
+    return event_id if isinstance(event_id, str) and _EVENT_ID.fullmatch(event_id) else None
+
+
+def _is_event(body: str) -> bool:
+    """Whether another bus could take it."""
+    try:
+        open_envelope(body.encode())
+    except msgspec.MsgspecError:
+        return False
+    return True
 
 
 def _shown(letter: Letter) -> dict[str, Any]:

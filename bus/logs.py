@@ -9,6 +9,9 @@ from typing import Any, TextIO
 
 import structlog
 
+# By default tracebacks show local variables, and with them events and secrets, wherever rich is installed.
+_plain_traceback = structlog.dev.plain_traceback
+
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -38,7 +41,7 @@ def configure(log_format: str, level: str) -> None:
     last: list[Any] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_plain_traceback)]
     )
     structlog.configure(
         processors=[*shared, *last],

@@ -12,11 +12,16 @@ _KNOWN = frozenset({"Root", "Parent", "Sampled"})
 def normalise(header: str, new_root: Callable[[], str]) -> str | None:
     """Write a trace header as targets receive it, or None when none is handed on.
 
+    An item that is not printable ASCII is left out, since the header goes into others: those of requests.
+
     `new_root` makes a root (`1-<8 hex>-<24 hex>`); it is called at most once, for an unsampled trace without one. Call
     this once per event, so that target, retries and dead letter share the root.
     """
+    stripped = (item.strip() for item in header.split(";"))
     items = [
-        (key, value) for key, equals, value in (item.strip().partition("=") for item in header.split(";")) if equals
+        (key, value)
+        for key, equals, value in (item.partition("=") for item in stripped if item.isascii() and item.isprintable())
+        if equals
     ]
     last = dict(items)
     sampled = last.get("Sampled") if last.get("Sampled") in _SAMPLED else None

@@ -4,7 +4,7 @@ Three situations, decided once from the settings:
 
 * **With a credentials file**, on any address: every AWS call is signed by a known key, and the key's ``actions``
   allow it. ``/_bus`` and ``/metrics`` take a signature too, or the bearer token. ``/_bus/health`` stays open, since
-  probes cannot sign and it tells no more than that the bus is up.
+  probes cannot sign; to those who do not it tells no more than whether the bus is well.
 * **On loopback without one**: everyone on this machine may act, with any credentials or none. A browser on this
   machine is led by pages from elsewhere, so the Host header must name this machine (against DNS rebinding), and a
   request with an Origin must come from a page of this very server.
@@ -74,21 +74,24 @@ class Access:
         _demand_allowed(key, action)
         return _call(request, Scope(key.account, credential.region), credential.access_key)
 
-    def admit_operator(self, request: Request) -> Call:
+    def admit_operator(self, request: Request) -> Call | None:
         """The caller of a route under ``/_bus``, or of ``/metrics``.
 
         A key with ``actions`` needs busbar:Read to look (GET, HEAD) and busbar:Write for all else; the bearer token
-        may do both. Raises ApiError: 401 when nobody says who is asking, otherwise AWS's codes with status 403.
+        may do both. None on a path that is open to everyone, when nobody says convincingly who is asking. Elsewhere
+        that raises ApiError: 401 when nobody says who is asking, otherwise AWS's codes with status 403.
         """
         if self._keys is None:
             return self._admit_open(request)
-        if request.path in OPEN_PATHS or self._bears_token(request):
+        if self._bears_token(request):
             return _call(request, Scope(self._settings.account_id, self._settings.region), None)
         try:
             credential = self._verifier.verify(request, services=OPERATOR_SERVICES)
             key = self._keys[credential.access_key]
             _demand_allowed(key, READ if request.method in ("GET", "HEAD") else WRITE)
         except ApiError as error:
+            if request.path in OPEN_PATHS:
+                return None
             status = 401 if error.code == "MissingAuthenticationTokenException" else 403
             raise ApiError(error.code, error.message, status) from None
         return _call(request, Scope(key.account, credential.region), credential.access_key)

@@ -123,8 +123,13 @@ def load_service(name: str, *, limits: bool = True, refusal: Refusal = validatio
         model.metadata["targetPrefix"],
         model.metadata["jsonVersion"],
         "awsQueryCompatible" in model.metadata,
-        {o: Operation(model.operation_model(o), f"{name}:{o}", build) for o in model.operation_names},
+        {o: Operation(model.operation_model(o), _action(name, o), build) for o in model.operation_names},
     )
+
+
+def _action(service: str, operation: str) -> str:
+    """The IAM action of an operation; SQS has none for batches, which go by the name of their single form."""
+    return f"{service}:{operation.removesuffix('Batch') if service == 'sqs' else operation}"
 
 
 def load_events() -> Service:

@@ -37,13 +37,14 @@ Handler = Callable[[Request, bytes], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """The operator's side of the bus; ``admit`` lets a request in or raises ApiError."""
+    """The operator's side of the bus; ``admit`` lets a request in or raises ApiError, and says whether it knows whose
+    it is."""
 
     metrics: Metrics
     wires: Wires
     watchers: Watchers
     dead_letters: DeadLetters
-    admit: Callable[[WireRequest], None]
+    admit: Callable[[WireRequest], bool]
     rules: Callable[[], list[dict[str, Any]]]
     find_queue: Callable[[str], Any]
     health: Callable[[], dict[str, Any]]
@@ -69,7 +70,7 @@ class Operations:
         async def endpoint(request: Request) -> Response:
             try:
                 body = await read_body(dict(request.scope["headers"]), request.receive, MAX_BODY)
-                self.admit(WireRequest.of(request.scope, body))
+                request.state.known = self.admit(WireRequest.of(request.scope, body))
                 return await handle(request, body)
             except ApiError as error:
                 return _json({"error": error.code, "message": error.message}, error.status or 400)
@@ -81,9 +82,10 @@ class Operations:
         return endpoint
 
     async def show_health(self, request: Request, body: bytes) -> Response:
-        """200 while the bus can keep what it accepts, 503 while the disk refuses."""
+        """200 while the bus can keep what it accepts, 503 while the disk refuses; the rest only for who is known."""
         found = self.health()
-        return _json({"version": __version__, **found}, 200 if found["status"] == "ok" else 503)
+        shown = {"version": __version__, **found} if request.state.known else {"status": found["status"]}
+        return _json(shown, 200 if found["status"] == "ok" else 503)
 
     async def show_metrics(self, request: Request, body: bytes) -> Response:
         return Response(self.metrics.expose(), media_type=CONTENT_TYPE_LATEST)

@@ -102,7 +102,7 @@ def _letters(client: Client, queue: str) -> Iterator[dict[str, Any]]:
             "GET", "/_bus/dead-letters", query={"queue": queue, "after": str(after), "limit": str(PAGE)}
         )["Letters"]
         yield from page
-        if len(page) < PAGE:
+        if not page:
             return
         after = page[-1]["Number"]
 

@@ -7,7 +7,7 @@ work:
 * `queue` and `registry`: what a queue is, and which there are; `attributes` and `policy`: what can be set on one.
 * `message` and `sending`: what a message must be and how it is shown; `batch`: several at a time; `receipt`: handles.
 * `reception`: who waits and who gets what; `agenda`: when something becomes due.
-* `move_tasks`: sending dead letters again; `upkeep`: what removes the expired.
+* `move_tasks`: sending dead letters again; `browsing`: looking at messages; `upkeep`: what removes the expired.
 
 All statements are in `bus.store.messages`; no backlog is ever in memory.
 """
@@ -20,6 +20,7 @@ from binascii import Error as Base64Error
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import apsw
@@ -30,8 +31,9 @@ from bus.clock import Clock, IdSource
 from bus.errors import ApiError
 from bus.queues import attributes, batch, message, policy, receipt
 from bus.queues.agenda import Agenda
+from bus.queues.browsing import AHEAD, Browsing
 from bus.queues.errors import ERROR_CODES, integer, invalid_value, missing, no_queue
-from bus.queues.message import Letter, letter
+from bus.queues.message import Letter
 from bus.queues.move_tasks import MoveTasks
 from bus.queues.queue import Queue, Record, arn_in_url, arn_of, check_name
 from bus.queues.reception import Reception, Waiter
@@ -46,6 +48,8 @@ __all__ = ["ERROR_CODES", "Letter", "Queue", "Queues"]
 
 PURGE_INTERVAL_MS = 60_000
 MAX_RESULTS = 1000
+DELAY_CHUNK = 500
+"""Messages whose delay changes in one transaction, which bounds how long it holds up the event loop."""
 
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
@@ -69,6 +73,7 @@ class Queues:
         self._reception = Reception(store, clock, self._agenda, self._registry, self._spawn)
         self._upkeep = Upkeep(store, clock, self._agenda, self._registry, self._reception)
         self._tasks = MoveTasks(self._reception, ids)
+        self._browsing = Browsing(store, clock)
 
     async def load(self) -> None:
         """Read queues and move tasks from the store and take up the work that is left."""
@@ -143,11 +148,16 @@ class Queues:
         """Messages were committed to the queues with these numbers."""
         self._reception.arrived(numbers)
 
-    async def browse(self, queue: Queue, *, after: int = 0, limit: int = 100) -> list[Letter]:
-        """Messages numbered above ``after``, in order of arrival, without receiving them."""
-        source = queue.source(self._clock.now_ms())
-        rows = await self._store.transact(lambda c: message_upkeep.browse(c, source, after=after, limit=limit))
-        return [letter(row) for row in rows]
+    async def browse(self, queue: Queue, *, after: int = 0, limit: int = 100, max_bytes: int = 4 << 20) -> list[Letter]:
+        """Messages numbered above ``after``, in order of arrival, without receiving them.
+
+        They are fewer than ``limit`` when their bodies exceed ``max_bytes``, but none only when there are no more.
+        """
+        return await self._browsing.page(queue, after=after, limit=limit, max_bytes=max_bytes)
+
+    async def last_number(self) -> int:
+        """The number of the youngest message there ever was, in any queue."""
+        return await self._store.transact(message_upkeep.last_number)
 
     async def remove(self, queue: Queue, numbers: Collection[int]) -> int:
         """Delete messages by number; how many were there."""
@@ -253,8 +263,23 @@ class Queues:
             delay_ms = queue.delay_ms
             await self._change(queue, attributes=stored, modified=self._clock.now_ms())
         if queue.fifo and queue.delay_ms != delay_ms:
-            await self._store.transact(lambda c: message_upkeep.delay_waiting(c, queue.number, queue.delay_ms))
+            await self._delay_waiting(queue)
         self._reception.kick(queue)
+
+    async def _delay_waiting(self, queue: Queue) -> None:
+        """Give what waits in a queue the delay that the queue has now, a little at a time."""
+        after = 0
+        while numbers := await self._store.transact(partial(self._waiting, queue=queue, after=after)):
+            after = numbers[-1]
+            for start in range(0, len(numbers), DELAY_CHUNK):
+                chunk = numbers[start : start + DELAY_CHUNK]
+                await self._store.transact(partial(self._delay, queue=queue, numbers=chunk))
+
+    def _waiting(self, connection: apsw.Connection, queue: Queue, after: int) -> list[int]:
+        return message_upkeep.numbers(connection, queue.source(self._clock.now_ms()), after=after, limit=AHEAD)
+
+    def _delay(self, connection: apsw.Connection, queue: Queue, numbers: list[int]) -> None:
+        message_upkeep.delay_waiting(connection, queue.number, numbers, queue.delay_ms)
 
     async def _change(self, queue: Queue, **changes: Any) -> None:
         if queue.gone:
@@ -385,7 +410,17 @@ class Queues:
 
     async def _use(self, queue: Queue, work: Callable[[apsw.Connection, int], Result]) -> Result:
         """Use receipts; what that sets free, others may have."""
-        result = await self._store.transact(lambda connection: work(connection, self._clock.now_ms()))
+
+        # A refusal is a result: raised inside, it would undo the transaction for everyone who shares it.
+        def attempt(connection: apsw.Connection) -> Result | ApiError:
+            try:
+                return work(connection, self._clock.now_ms())
+            except ApiError as refusal:
+                return refusal
+
+        result = await self._store.transact(attempt)
+        if isinstance(result, ApiError):
+            raise result
         self._reception.kick(queue)
         return result
 

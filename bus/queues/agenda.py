@@ -47,13 +47,15 @@ class Agenda:
         return entry
 
     def run_due(self) -> None:
-        """Do everything whose instant has come."""
+        """Do everything whose instant has come; what is behind one that raises is done in the next turn."""
         now = self._clock.now_ms()
-        while self._heap and self._heap[0][0] <= now:
-            call = heappop(self._heap)[2].call
-            if call is not None:
-                call()
-        self._arm()
+        try:
+            while self._heap and self._heap[0][0] <= now:
+                call = heappop(self._heap)[2].call
+                if call is not None:
+                    call()
+        finally:
+            self._arm()
 
     def clear(self) -> None:
         """Do nothing any more."""

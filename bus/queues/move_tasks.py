@@ -21,6 +21,7 @@ from typing import Any
 import apsw
 import msgspec
 import orjson
+import structlog
 
 from bus.clock import IdSource
 from bus.errors import ApiError, StoreUnavailable
@@ -32,6 +33,8 @@ from bus.store import ConfChange, message_moves, message_upkeep, messages
 from bus.store.message_moves import Destination, Moved
 from bus.store.messages import BUDGET, Candidate
 from rules.arn import ArnError, parse
+
+log = structlog.get_logger(__name__)
 
 KIND = "queue-move-task"
 KEPT = 10
@@ -217,13 +220,21 @@ class MoveTasks:
                 source = self._registry.find(task.source)
                 if source is None:
                     return
-                await self._step(task, source, poke)
+                await self._try_step(task, source, poke)
             if task.status == "CANCELLING":
                 task.status = "CANCELLED"
             if task in self._tasks.get(task.source, ()):
                 await self._store.conf_put([self._written(task)])
         finally:
             del self._pokes[task.id]
+
+    async def _try_step(self, task: Task, source: Queue, poke: asyncio.Event) -> None:
+        """One step; what nobody foresaw fails the task, since a task without a worker would run for ever."""
+        try:
+            await self._step(task, source, poke)
+        except Exception:
+            log.exception("a message move task failed", source=task.source)
+            self._fail(task, "InternalError")
 
     def _poke(self, task: Task) -> None:
         """Wake the task's worker, if it has one."""

@@ -2,7 +2,8 @@
 
 Only callers of another account need a policy. What is evaluated is what AddPermission writes and what people write by
 hand in its likeness: effect, principal, action. A statement with conditions, NotAction or NotPrincipal cannot be
-decided here; it never allows, and as a denial it always denies.
+decided here, and neither can one that names no principal or no action: it never allows, and as a denial it always
+denies.
 """
 
 from __future__ import annotations
@@ -63,7 +64,16 @@ def allows(policy: str | None, account: str, action: str) -> bool:
     statements = [s for s in _statements(_document(policy)) if _concerns(s, account, action)]
     if any(statement.get("Effect") != "Allow" for statement in statements):
         return False
-    return any(not statement.keys() & {"Condition", "NotAction", "NotPrincipal"} for statement in statements)
+    return any(_is_decidable(statement) for statement in statements)
+
+
+def _is_decidable(statement: dict[str, Any]) -> bool:
+    """Whether a statement says all that it says in words that are understood here."""
+    return statement.keys() >= {"Principal", "Action"} and not statement.keys() & {
+        "Condition",
+        "NotAction",
+        "NotPrincipal",
+    }
 
 
 def _check(label: str, accounts: Sequence[str], actions: Sequence[str]) -> None:

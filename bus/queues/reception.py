@@ -47,6 +47,7 @@ class Waiter:
     attempt: str | None = None
     future: asyncio.Future[list[Received]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     alarm: Entry | None = None
+    timer: asyncio.TimerHandle | None = None
 
     def answer(self, rows: list[Received]) -> bool:
         """Whether it was still there to be answered."""
@@ -146,10 +147,13 @@ class Line:
     async def receive(self, waiter: Waiter) -> list[Received]:
         """Stand in the line until there is something, or the deadline has come."""
         self._waiters[waiter] = None
+        left = waiter.deadline - self._clock.now_ms()
         if not self._reception.patient:
             waiter.deadline = 0
-        elif waiter.deadline > self._clock.now_ms():
+        elif left > 0:
+            # The clock of the agenda may be set back, the loop's never is: whichever comes first ends the wait.
             waiter.alarm = self._reception.agenda.at(waiter.deadline, lambda: self._expire(waiter))
+            waiter.timer = asyncio.get_running_loop().call_later(left / 1000, self._expire, waiter)
         self.kick()
         try:
             return await waiter.future
@@ -161,6 +165,8 @@ class Line:
             self._waiters.pop(waiter, None)
             if waiter.alarm is not None:
                 waiter.alarm.cancel()
+            if waiter.timer is not None:
+                waiter.timer.cancel()
 
     def kick(self) -> None:
         """Ask for a pass, and wake whoever else follows the queue."""

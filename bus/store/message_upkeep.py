@@ -56,20 +56,42 @@ def _one(connection: apsw.Connection, query: str, bindings: tuple[Any, ...]) -> 
     return 0 if row is None else int(row[0])
 
 
-def delay_waiting(connection: apsw.Connection, queue: int, delay: int) -> None:
-    """Give all messages that were never received another delay (ms), counted from when they were sent."""
-    connection.execute("UPDATE message SET visible=sent+? WHERE queue=? AND received=0 AND receives=0", (delay, queue))
-
-
-def browse(connection: apsw.Connection, source: Source, *, after: int, limit: int) -> list[Browsed]:
-    """Messages numbered above ``after``, in order; costs a pass over the queue's index, not over its bodies."""
-    rows = rows_of(
-        connection,
-        "SELECT number, id, coalesce(first_sent, sent), receives, body, attrs, origin FROM message WHERE number IN ("
-        " SELECT number FROM message WHERE queue=? AND sent>? AND number>? ORDER BY number LIMIT ?) ORDER BY number",
-        (source.number, source.oldest, after, limit),
+def delay_waiting(connection: apsw.Connection, queue: int, numbers: Iterable[int], delay: int) -> None:
+    """Give those of some messages that were never received another delay (ms), counted from when they were sent."""
+    connection.executemany(
+        "UPDATE message SET visible=sent+? WHERE number=? AND queue=? AND received=0 AND receives=0",
+        [(delay, number, queue) for number in numbers],
     )
-    return [Browsed(*row) for row in rows]
+
+
+def numbers(connection: apsw.Connection, source: Source, *, after: int, limit: int) -> list[int]:
+    """The first ``limit`` numbers above ``after``, in order; costs a pass over the queue's index."""
+    query = "SELECT number FROM message WHERE queue=? AND sent>? AND number>? ORDER BY number LIMIT ?"
+    return [int(number) for (number,) in rows_of(connection, query, (source.number, source.oldest, after, limit))]
+
+
+def browse(connection: apsw.Connection, source: Source, numbers: Iterable[int], *, max_bytes: int) -> list[Browsed]:
+    """Those of some messages that are there still, in the order given, until their bodies exceed ``max_bytes``.
+
+    The first is answered however large it is.
+    """
+    found: list[Browsed] = []
+    size = 0
+    for number in numbers:
+        row = row_of(connection, _BROWSE, (number, source.number, source.oldest))
+        if row is None:
+            continue
+        size += len(row[4].encode())
+        if found and size > max_bytes:
+            break
+        found.append(Browsed(*row))
+    return found
+
+
+_BROWSE = (
+    "SELECT number, id, coalesce(first_sent, sent), receives, body, attrs, origin FROM message"
+    " WHERE number=? AND queue=? AND sent>?"
+)
 
 
 def remove(connection: apsw.Connection, queue: int, numbers: Iterable[int]) -> int:

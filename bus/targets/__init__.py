@@ -74,15 +74,13 @@ class Failed:
 
     ``code`` and ``message`` become ERROR_CODE and ERROR_MESSAGE of the dead letter. ``retry``:
     whether another attempt could end differently; ``retry_after`` the seconds the target asked for
-    (negative: do not come back). ``attempted`` is False when the failure was certain before
-    anything was sent.
+    (negative: do not come back).
     """
 
     code: str
     message: str
     retry: bool = False
     retry_after: float | None = None
-    attempted: bool = True
 
 
 Outcome = Delivered | Failed

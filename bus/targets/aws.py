@@ -1,35 +1,36 @@
 """AWS services as targets, called through botocore: at ``aws_endpoint_url`` or at AWS itself.
 
-Theory of operation. botocore blocks, so calls run in a few threads of their own; a client is made on its first use,
-which takes a noticeable part of a second and therefore happens in a thread as well. botocore's own retries are off: the
-bus retries, and it alone knows for how long. An endpoint that was named is given signatures by the account of the rule
-(emulators take the access key id for the account), never by the credentials of this machine; AWS itself is called with
-the credentials that botocore finds. A target's RoleArn is not assumed.
+Theory of operation. botocore blocks, so calls run in a few threads of their own, and one place (a service, region and
+account) has only some of them, so that one that hangs leaves the others theirs. A client is made on its first use,
+which takes a noticeable part of a second (most of botocore is imported only then) and so happens in a thread as well.
+botocore's own retries are off: the bus retries, and it alone knows for how long. An endpoint that was named is given
+signatures by the account of the rule (emulators take the access key id for the account), never by the credentials of
+this machine; AWS itself is called with the credentials that botocore finds. A target's RoleArn is not assumed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
-import botocore.session  # type: ignore[import-untyped]
 import structlog
-from botocore import exceptions as aws_errors
-from botocore.client import BaseClient  # type: ignore[import-untyped]
-from botocore.config import Config  # type: ignore[import-untyped]
-from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
+from botocore import exceptions as aws_errors  # type: ignore[import-untyped]
 
 from bus.config import Settings
 from bus.scope import Scope
 from bus.targets import Delivered, Delivery, Failed, Outcome
 from bus.targets.aws_calls import Call, Row, row_for
+from bus.targets.threads import Threads
 from rules.arn import Arn, ArnError, parse
 from rules.errors import RulesError
 
 THREADS = 16
+THREADS_PER_PLACE = 4
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 REAL_AWS = "aws"
@@ -40,81 +41,108 @@ log = structlog.get_logger(__name__)
 _trace: ContextVar[str | None] = ContextVar("trace", default=None)
 
 
+class Place(NamedTuple):
+    """Where a call goes, and for whom."""
+
+    service: str
+    region: str
+    account: str
+
+
+def place_of(service: str, arn: Arn, scope: Scope) -> Place:
+    """The place of an ARN; Firehose streams are looked for in the region of the rule."""
+    region = scope.region if service == "firehose" else arn.region or scope.region
+    return Place(service, region, scope.account)
+
+
 class AwsService:
     """Delivers to ARNs of AWS services that this process does not hold itself."""
 
     def __init__(self, settings: Settings, *, timeout: float = ANSWER_SECONDS) -> None:
         self._settings = settings
         self._clients = Clients(settings.aws_endpoint_url, timeout)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="aws-target")
+        self._threads = Threads(THREADS, name="aws-target")
+        self._turns: WeakValueDictionary[Place, asyncio.Semaphore] = WeakValueDictionary()
 
     async def deliver(self, delivery: Delivery) -> Outcome:
         try:
             arn = parse(delivery.route.arn)
         except ArnError as error:
-            return Failed("INVALID_PARAMETER", str(error), attempted=False)
+            return Failed("INVALID_PARAMETER", str(error))
         row = row_for(arn, delivery.route.target)
         if self._settings.aws_endpoint_url is None:
-            return Failed("NO_RESOURCE", _nowhere(arn), attempted=False)
+            return Failed("NO_RESOURCE", _nowhere(arn))
         if row is None:
-            return Failed("INVALID_PARAMETER", _unknown(arn), attempted=False)
+            return Failed("INVALID_PARAMETER", _unknown(arn))
+        place = place_of(row.client, arn, delivery.route.scope)
+        turns = self._turns.setdefault(place, asyncio.Semaphore(THREADS_PER_PLACE))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, row, arn, delivery)
+            async with turns:
+                return await self._threads.run(partial(self._call, row, arn, delivery, place))
         except Exception as error:
             log.exception("a call ended in an unexpected way", target=str(arn))
             return Failed("INTERNAL_ERROR", f"The call ended with {type(error).__name__}.", retry=True)
 
     async def close(self) -> None:
         """Calls under way may still arrive; nobody waits for them."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
-    def _call(self, row: Row, arn: Arn, delivery: Delivery) -> Outcome:
+    def _call(self, row: Row, arn: Arn, delivery: Delivery, place: Place) -> Outcome:
         """One attempt, in a thread."""
         try:
-            client = self._clients.get(row.client, arn, delivery.route.scope)
+            client = self._clients.get(place)
             arguments = row.arguments(Call(arn, delivery, client.meta.endpoint_url))
         except (ValueError, TypeError, RulesError, *_NEVER_SENT) as error:
-            return Failed("INVALID_PARAMETER", f"The input does not suit {arn}: {_one_line(error)}", attempted=False)
+            return Failed("INVALID_PARAMETER", f"The input does not suit {arn}: {_one_line(error)}")
+        from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]  # see Clients._make
+
         _trace.set(delivery.trace)
         try:
             getattr(client, row.method)(**arguments)
         except aws_errors.ClientError as error:
             return answer(error)
-        except (aws_errors.BotoCoreError, ResponseParserError) as error:
+        except aws_errors.BotoCoreError as error:
             return failure(error)
+        except ResponseParserError as error:
+            return Failed("ERROR_FROM_TARGET", _one_line(error), retry=True)
         return Delivered()
 
 
 class Clients:
-    """botocore clients, made once for each service, region and account."""
+    """botocore clients, made once for each place."""
 
     def __init__(self, endpoint_url: str | None, timeout: float) -> None:
         self._own_endpoint = None if endpoint_url in (None, REAL_AWS) else endpoint_url
-        self._config = Config(
-            connect_timeout=min(CONNECT_SECONDS, timeout),
-            read_timeout=timeout,
-            retries={"total_max_attempts": 1},
-            max_pool_connections=THREADS,
-            user_agent_extra="busbar",
-        )
-        self._session = botocore.session.Session()
-        self._clients: dict[tuple[str, str, str], BaseClient] = {}
+        self._timeout = timeout
+        self._session: Any = None
+        self._clients: dict[Place, Any] = {}
         self._lock = threading.Lock()
 
-    def get(self, service: str, arn: Arn, scope: Scope) -> BaseClient:
-        """The client for an ARN; Firehose streams are looked for in the region of the rule."""
-        region = scope.region if service == "firehose" else arn.region or scope.region
-        key = (service, region, scope.account)
+    def get(self, place: Place) -> Any:
+        """The client for calls to a place."""
         with self._lock:
-            client = self._clients.get(key)
+            client = self._clients.get(place)
             if client is None:
-                client = self._clients[key] = self._make(*key)
+                client = self._clients[place] = self._make(place)
             return client
 
-    def _make(self, service: str, region: str, account: str) -> BaseClient:
-        keys = {"aws_access_key_id": account, "aws_secret_access_key": "busbar"} if self._own_endpoint else {}
+    def _make(self, place: Place) -> Any:
+        # Imported here because most buses never call AWS, and every start would pay for it.
+        from botocore.config import Config  # type: ignore[import-untyped]
+        from botocore.session import Session  # type: ignore[import-untyped]
+
+        if self._session is None:
+            self._session = Session()
+        config = Config(
+            connect_timeout=min(CONNECT_SECONDS, self._timeout),
+            read_timeout=self._timeout,
+            retries={"total_max_attempts": 1},
+            max_pool_connections=THREADS_PER_PLACE,
+            user_agent_extra="busbar",
+        )
+        keys = {"aws_access_key_id": place.account, "aws_secret_access_key": "busbar"} if self._own_endpoint else {}
         client = self._session.create_client(
-            service, region_name=region, endpoint_url=self._own_endpoint, config=self._config, **keys
+            place.service, region_name=place.region, endpoint_url=self._own_endpoint, config=config, **keys
         )
         client.meta.events.register("before-call.lambda.Invoke", _carry_trace)
         return client
@@ -215,7 +243,7 @@ def failure(error: Exception) -> Failed:
     """The failure of a call that no service answered."""
     for kinds, code, final in _FAILURES:
         if isinstance(error, kinds):
-            return Failed(code, _one_line(error), retry=not final, attempted=not final)
+            return Failed(code, _one_line(error), retry=not final)
     return Failed("INTERNAL_ERROR", _one_line(error), retry=True)
 
 
@@ -224,14 +252,23 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], str, bool], ...] = (
     ((aws_errors.NoCredentialsError, aws_errors.PartialCredentialsError), "NO_PERMISSIONS", True),
     ((aws_errors.ConnectTimeoutError, aws_errors.ReadTimeoutError), "TIMEOUT", False),
     ((aws_errors.ConnectionError, aws_errors.HTTPClientError), "CONNECTION_FAILURE", False),
-    ((ResponseParserError,), "ERROR_FROM_TARGET", False),
 )
 """First match wins: the kinds of error, the ERROR_CODE, and whether it was certain before anything was sent."""
 
 
 def _one_line(error: Exception) -> str:
-    """botocore lists what is wrong with arguments on lines of their own."""
+    """botocore lists what is wrong with arguments on lines of their own, each with its value, which is event data."""
+    if isinstance(error, aws_errors.ParamValidationError):
+        return f"Parameter validation failed: {'; '.join(_COMPLAINT.findall(str(error))) or 'see the target'}."
     return " ".join(str(error).split())
+
+
+_COMPLAINT = re.compile(
+    r"^(?:Missing required parameter|Unknown parameter|Invalid [a-z ]+) (?:in|for parameter|parameter) [\w.\[\]]{1,200}"
+    r"(?:: \"[\w, ]{1,200}\")?",
+    re.MULTILINE,
+)
+"""The beginning of a line of botocore's report, up to the name of the parameter and short of its value."""
 
 
 def _nowhere(arn: Arn) -> str:

@@ -3,6 +3,9 @@
 An event may cross into another bus of the same region once and into another region once, in either order; a second hop
 of a kind is refused, which is what ends a loop of rules. The count travels beside the event, never in its envelope.
 What the other bus does with the event is its own business: its acceptance is what this target waits for.
+
+A bus of another account takes no event unless its policy says so. Buses have no policies yet, so that where accounts
+are told apart no event leaves its own.
 """
 
 from __future__ import annotations
@@ -35,16 +38,19 @@ class Forward(Protocol):
 
 
 class EventBus:
-    """Delivers to the buses of this process."""
+    """Delivers to the buses of this process, to those of other accounts only ``across_accounts``."""
 
-    def __init__(self, forward: Forward) -> None:
+    def __init__(self, forward: Forward, *, across_accounts: bool) -> None:
         self._forward = forward
+        self._across_accounts = across_accounts
 
     async def deliver(self, delivery: Delivery) -> Outcome:
         try:
             bus = parse(delivery.route.arn)
         except ArnError as error:
-            return Failed("INVALID_PARAMETER", str(error), attempted=False)
+            return Failed("INVALID_PARAMETER", str(error))
+        if not self._across_accounts and bus.account != delivery.route.scope.account:
+            return NO_PERMISSIONS
         crosses = bus.region != delivery.route.scope.region
         return hop_refusal(delivery, crosses=crosses) or await self._hop(delivery, bus, crosses=crosses)
 
@@ -85,5 +91,4 @@ def hop_refusal(delivery: Delivery, *, crosses: bool) -> Failed | None:
         "THIRD_REGION_HOP_DETECTED" if crosses else "THIRD_ACCOUNT_HOP_DETECTED",
         f"Event ingestion rejected for event {delivery.event_id} because an event can be sent to an event bus target "
         "only once. This event was previously delivered to an event bus target.",
-        attempted=False,
     )

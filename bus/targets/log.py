@@ -66,7 +66,7 @@ class LogGroup:
             group = arns.parse(delivery.route.arn)
             line = log_line(delivery)
         except (arns.ArnError, ValueError) as error:
-            return Failed("INVALID_PARAMETER", str(error), attempted=False)
+            return Failed("INVALID_PARAMETER", str(error))
         try:
             await self._lines.add(group, line)
         except OSError as error:
@@ -92,6 +92,9 @@ class _Envelope(msgspec.Struct):
     time: str
 
 
+_open = msgspec.json.Decoder(_Envelope).decode
+
+
 def log_line(delivery: Delivery) -> bytes:
     """The line of a delivery; ValueError when a transformer made something that is no log event."""
     if "InputTransformer" in delivery.route.target:
@@ -99,8 +102,16 @@ def log_line(delivery: Delivery) -> bytes:
     else:
         message, timestamp = delivery.event.decode(), None
     if timestamp is None:
-        timestamp = _milliseconds(msgspec.json.decode(delivery.event, type=_Envelope).time)
+        timestamp = _event_time(delivery)
     return orjson.dumps({"timestamp": timestamp, "logStream": str(uuid4()), "message": message}) + b"\n"
+
+
+def _event_time(delivery: Delivery) -> int:
+    """When the event happened; of a letter sent again that holds no event, when the bus took it."""
+    try:
+        return _milliseconds(_open(delivery.event).time)
+    except (msgspec.MsgspecError, ValueError):
+        return delivery.accepted
 
 
 def _transformed(body: bytes) -> tuple[str, int | None]:

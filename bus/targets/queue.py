@@ -5,6 +5,7 @@ Nothing is sent here: the outcome carries the message, and whoever settles the d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 from uuid import uuid4
@@ -60,7 +61,7 @@ class QueueTarget(Generic[Queue]):
         except ApiError as error:
             return refusal(error, arn)
         except UnicodeDecodeError:
-            return Failed("INVALID_PARAMETER", "The input is not UTF-8.", attempted=False)
+            return Failed("INVALID_PARAMETER", "The input is not UTF-8.")
         except Exception as error:
             log.exception("a message could not be made", queue=arn)
             return Failed("INTERNAL_ERROR", f"Sending ended with {type(error).__name__}.", retry=True)
@@ -76,7 +77,7 @@ class QueueTarget(Generic[Queue]):
 
     def dead_letter(self, queue_arn: str, body: bytes, attributes: Mapping[str, str], trace: str | None) -> NewMessage:
         """The message that lays ``body`` in a dead-letter queue; ApiError when there is none or it refuses."""
-        return self._make(queue_arn, body.decode(errors="replace"), attributes=presentable(attributes), trace=trace)
+        return self._make(queue_arn, takeable(body), attributes=presentable(attributes), trace=trace)
 
     def _make(
         self,
@@ -122,6 +123,14 @@ def refusal(error: ApiError, queue_arn: str) -> Failed:
 
 _ABSENT = {"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"}
 _DENIED = {"AccessDenied", "AccessDeniedException"}
+
+
+_NOT_TAKEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def takeable(body: bytes) -> str:
+    """A body as a queue takes it: a space stands for each character that it refuses, and for a body that is empty."""
+    return _NOT_TAKEN.sub(" ", body.decode(errors="replace")) or " "
 
 
 def presentable(attributes: Mapping[str, str]) -> dict[str, str]:

@@ -100,7 +100,7 @@ class Webhook:
             self._endpoints.clear()
         refusal = self._addresses.check_url(url)
         known: Endpoint | Failed
-        known = endpoint_of(URL(url)) if refusal is None else Failed("SDK_CLIENT_ERROR", refusal, attempted=False)
+        known = endpoint_of(URL(url)) if refusal is None else Failed("SDK_CLIENT_ERROR", refusal)
         self._endpoints[url] = known
         return known
 
@@ -138,8 +138,14 @@ def sign(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
 
 
 def webhook_id(delivery: Delivery) -> str:
-    """The webhook-id header: the same for every attempt to bring an event to a target of a rule."""
-    return delivery.event_id + _suffix(delivery.route.rule_arn, str(delivery.route.target["Id"]))
+    """The webhook-id header: the same for every attempt to bring an event to a target of a rule.
+
+    An event's id is a UUID, but a forwarded event brings its own: what would not stay within a header is hashed.
+    """
+    event_id = delivery.event_id
+    if not (event_id.isascii() and event_id.isprintable()):
+        event_id = hashlib.sha256(event_id.encode(errors="backslashreplace")).hexdigest()[:32]
+    return event_id + _suffix(delivery.route.rule_arn, str(delivery.route.target["Id"]))
 
 
 @lru_cache(maxsize=10_000)
@@ -150,7 +156,7 @@ def _suffix(rule_arn: str, target_id: str) -> str:
 def failure(error: Exception, place: str) -> Failed:
     """What an attempt that ended without a status came to; ``place`` names the other side in messages."""
     if isinstance(error, _NEVER_SENT):
-        return Failed("SDK_CLIENT_ERROR", f"Nothing may be sent to the address of {place}.", attempted=False)
+        return Failed("SDK_CLIENT_ERROR", f"Nothing may be sent to the address of {place}.")
     for kind, code, sentence in _FAILURES:
         if isinstance(error, kind):
             detail = getattr(error, "strerror", None) or type(error).__name__

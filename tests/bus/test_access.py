@@ -224,8 +224,11 @@ class TestWithCredentials:
             with pytest.raises(ApiError):
                 gate.admit_operator(plain("GET", "/metrics", authorization=header))
 
-    def test_health_is_open(self, guarded: Access) -> None:
-        assert guarded.admit_operator(plain("GET", "/_bus/health", host="10.0.0.1")).access_key is None
+    def test_health_is_open_and_knows_who_is_known(self, guarded: Access) -> None:
+        unknown = plain("GET", "/_bus/health", host="10.0.0.1")
+        assert guarded.admit_operator(unknown) is None
+        assert guarded.admit_operator(with_header(unknown, "authorization", "Bearer wrong")) is None
+        assert guarded.admit_operator(with_header(unknown, "authorization", f"Bearer {TOKEN}")) is not None
 
     def test_looking_and_changing_are_separate_actions(self, guarded: Access) -> None:
         def operate(method: str, key: str, secret: str) -> Call:

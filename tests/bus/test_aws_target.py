@@ -19,9 +19,10 @@ from botocore.validate import ParamValidator
 from bus.config import Settings
 from bus.scope import Scope
 from bus.targets import Delivered, Delivery, Failed, Outcome, Route
-from bus.targets.aws import AwsService, classify, failure
+from bus.targets.aws import THREADS, THREADS_PER_PLACE, AwsService, classify, failure
 from bus.targets.aws_calls import ROWS, Call, lower_names, partition_key, row_for
 from rules.arn import parse
+from tests.waiting import DEADLINE_S, eventually
 
 ACCOUNT = "123456789012"
 EVENT = (
@@ -370,7 +371,7 @@ async def test_what_a_service_answers(status: int, error: str, code: str, retry:
     async with serving(http(status, body, f"x-amzn-ErrorType: {error}")) as service:
         outcome = await call(service, delivery(FUNCTION))
     assert isinstance(outcome, Failed)
-    assert (outcome.code, outcome.retry, outcome.attempted) == (code, retry, True)
+    assert (outcome.code, outcome.retry) == (code, retry)
     assert "the reason" in outcome.message
     assert len(service.requests) == 1
 
@@ -407,7 +408,7 @@ async def test_without_a_wire_or_an_endpoint_the_failure_says_what_to_do() -> No
     outcome = await target.deliver(delivery(FUNCTION))
     await target.close()
     assert isinstance(outcome, Failed)
-    assert (outcome.code, outcome.retry, outcome.attempted) == ("NO_RESOURCE", False, False)
+    assert (outcome.code, outcome.retry) == ("NO_RESOURCE", False)
     assert f"busbar wire '{FUNCTION}' http://127.0.0.1:" in outcome.message
     assert "--aws-endpoint-url" in outcome.message
 
@@ -419,7 +420,7 @@ async def test_a_service_the_bus_cannot_call_is_final(unknown: str) -> None:
     async with serving(http(200)) as service:
         outcome = await call(service, delivery(unknown))
     assert isinstance(outcome, Failed)
-    assert (outcome.code, outcome.retry, outcome.attempted) == ("INVALID_PARAMETER", False, False)
+    assert (outcome.code, outcome.retry) == ("INVALID_PARAMETER", False)
     assert "busbar wire" in outcome.message
     assert service.requests == []
 
@@ -440,9 +441,54 @@ async def test_an_input_that_does_not_suit_the_service_is_final(sent: Delivery) 
     async with serving(http(200)) as service:
         outcome = await call(service, sent)
     assert isinstance(outcome, Failed)
-    assert (outcome.code, outcome.retry, outcome.attempted) == ("INVALID_PARAMETER", False, False)
+    assert (outcome.code, outcome.retry) == ("INVALID_PARAMETER", False)
     assert "\n" not in outcome.message
     assert service.requests == []
+
+
+async def test_a_wrong_argument_is_named_and_its_value_is_not() -> None:
+    secrets = (
+        delivery(arn("codebuild", "project/p"), body=b'{"sourceVersion":{"card":"4111"}}', **INPUT),
+        delivery(arn("codebuild", "project/p"), body=b'{"sourceVersion":["x\\nInvalid type for 4111"]}', **INPUT),
+    )
+    async with serving(http(200)) as service:
+        for sent in secrets:
+            outcome = await call(service, sent)
+            assert isinstance(outcome, Failed)
+            assert outcome.message == "Parameter validation failed: Invalid type for parameter sourceVersion."
+        unknown = await call(service, delivery(arn("codebuild", "project/p"), body=b'{"noSuch":4111}', **INPUT))
+    assert isinstance(unknown, Failed)
+    assert unknown.message == 'Parameter validation failed: Unknown parameter in input: "noSuch".'
+
+
+async def test_a_place_that_hangs_leaves_threads_to_others() -> None:
+    other = delivery(arn("sns", "topic", "eu-west-1"))
+    held = asyncio.Event()
+    hanging = 0
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal hanging
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"eu-west-1" in head:
+            writer.write(http(200, "<PublishResponse><PublishResult/></PublishResponse>"))
+        else:
+            hanging += 1
+            await held.wait()
+        writer.close()
+
+    server = await asyncio.start_server(connection, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    target = AwsService(Settings(aws_endpoint_url=f"http://127.0.0.1:{port}"), timeout=DEADLINE_S)
+    stuck = [asyncio.create_task(target.deliver(delivery(FUNCTION))) for _ in range(2 * THREADS)]
+    await eventually(lambda: hanging == THREADS_PER_PLACE, "as many calls as a place may have")
+    assert await target.deliver(other) == Delivered()
+    assert hanging == THREADS_PER_PLACE
+    for task in stuck:
+        task.cancel()
+    held.set()
+    await asyncio.gather(*stuck, return_exceptions=True)
+    await target.close()
+    server.close()
 
 
 def test_calls_that_no_service_answered() -> None:

@@ -227,3 +227,10 @@ async def test_memory_keeps_the_latest_lines() -> None:
 def test_nothing_is_kept_on_disk_in_memory(tmp_path: Path) -> None:
     assert isinstance(lines_for(Settings(data_dir=":memory:")), RecentLines)
     assert isinstance(lines_for(replace(Settings(), data_dir=str(tmp_path))), LogFiles)
+
+
+@pytest.mark.parametrize("event", [b'{"message":"m"}', b"plain", b'{"time":1}', b'{"time":"noon"}'])
+async def test_a_letter_sent_again_that_holds_no_event_has_the_time_of_its_acceptance(event: bytes) -> None:
+    again = replace(delivery(b'{"message":"m"}', transformed=True), event=event, accepted=1234)
+    line = await one_line(again)
+    assert (line["message"], line["timestamp"]) == ("m", 1234)

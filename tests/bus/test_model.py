@@ -234,3 +234,12 @@ def test_no_pattern_can_be_made_to_run_for_ever(pattern: str) -> None:
 def test_a_value_far_too_long_is_refused_for_its_length_alone() -> None:
     with pytest.raises(ApiError, match=r"^ValidationException: 1 validation error detected: .* equal to 64$"):
         SERVICES["events"].operations["DescribeRule"].check({"Name": " " * (REACH + 1)})
+
+
+def test_batches_of_sqs_have_the_action_of_their_single_form() -> None:
+    assert {o.name: o.action for o in SERVICES["sqs"] if o.name.endswith("Batch")} == {
+        "SendMessageBatch": "sqs:SendMessage",
+        "DeleteMessageBatch": "sqs:DeleteMessage",
+        "ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
+    }
+    assert SERVICES["events"].operations["PutEvents"].action == "events:PutEvents"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bus.errors import ApiError
+from bus.queues.message import byte_length
 from bus.scope import Scope
 from bus.store import NewMessage
 from bus.targets import Delivered, Delivery, Failed, Outcome, Route
@@ -115,7 +116,7 @@ async def test_a_queue_that_is_not_here_can_be_elsewhere() -> None:
 def test_a_body_that_is_not_utf_8() -> None:
     outcome = Queues().target().deliver_now(delivery(body=b"\xff"))
     assert isinstance(outcome, Failed)
-    assert (outcome.code, outcome.retry, outcome.attempted) == ("INVALID_PARAMETER", False, False)
+    assert (outcome.code, outcome.retry) == ("INVALID_PARAMETER", False)
 
 
 def test_a_dead_letter() -> None:
@@ -138,6 +139,20 @@ def test_what_a_target_said_cannot_spoil_the_dead_letter() -> None:
     assert len(message) == ERROR_MESSAGE_LENGTH
     queues.target().dead_letter(ARN, b"", {"ERROR_MESSAGE": ""}, None)
     assert queues.asked["attributes"]["ERROR_MESSAGE"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (b'{"a":"\x00\x1b"}\t\r\n', '{"a":"  "}\t\r\n'),
+        ("\ufffe\uffff\ufffd\U0001f600".encode(), "  \ufffd\U0001f600"),
+        (b"", " "),
+    ],
+)
+def test_a_body_that_a_queue_would_refuse_is_kept_as_far_as_it_can_be(body: bytes, kept: str) -> None:
+    letter = Queues().target().dead_letter(ARN, body, {"ERROR_CODE": "INVALID_JSON"}, None)
+    assert letter.body == kept
+    assert byte_length(kept) == len(kept.encode())
 
 
 def test_a_dead_letter_queue_that_is_absent_or_refuses_says_so() -> None:

@@ -12,11 +12,13 @@ import pytest
 from botocore import xform_name
 from botocore.session import get_session
 
+from bus import queues
 from bus.clock import ManualClock
 from bus.errors import ApiError, StoreUnavailable
-from bus.queues import ERROR_CODES, Queues, reception
+from bus.queues import ERROR_CODES, Queues, browsing, reception
+from bus.queues.agenda import Agenda
 from bus.scope import Call, Scope
-from bus.store import Append, message_upkeep, messages
+from bus.store import Append, message_moves, message_upkeep, messages
 from tests.bus.queue_rig import SCOPE, Rig, rig, turns
 
 DEADLINE = 10.0
@@ -63,6 +65,44 @@ async def test_wait_ends_with_nothing_at_its_deadline(on: Rig) -> None:
     assert not waiting.done()
     await on.wait(0.1)
     assert await waiting == []
+
+
+async def test_a_wait_ends_although_the_clock_was_set_back(on: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    timers: list[tuple[float, Callable[[], None]]] = []
+
+    def call_later(delay: float, call: Callable[..., None], *given: Any) -> asyncio.TimerHandle:
+        timers.append((delay, lambda: call(*given)))
+        return asyncio.TimerHandle(loop.time() + delay, call, given, loop)
+
+    url = await on.create("q")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "call_later", call_later)
+        waiting = asyncio.create_task(on.bodies(url, WaitTimeSeconds=5))
+        await turns()
+    await on.wait(-3600)
+    assert not waiting.done()
+    for delay, call in timers:
+        if delay <= 5:
+            call()
+    await turns()
+    assert waiting.done()
+    assert await waiting == []
+
+
+async def test_the_agenda_goes_on_after_something_on_it_failed() -> None:
+    clock = ManualClock()
+    agenda, done = Agenda(clock), asyncio.Event()
+
+    def fail() -> None:
+        raise ValueError("unforeseen")
+
+    failures: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: failures.append(str(told["exception"])))
+    agenda.at(clock.now_ms(), fail)
+    agenda.at(clock.now_ms(), done.set)
+    await asyncio.wait_for(done.wait(), DEADLINE)
+    assert failures == ["unforeseen"]
 
 
 async def test_wait_of_the_queue_is_the_default(on: Rig) -> None:
@@ -306,6 +346,29 @@ async def test_move_task_goes_on_when_the_store_is_back(on: Rig, monkeypatch: py
     assert await on.bodies("q") == ["x"]
 
 
+async def test_a_bad_receipt_leaves_the_shared_transaction_alone(on: Rig) -> None:
+    url = await on.create("f.fifo", ContentBasedDeduplication="true", VisibilityTimeout="1")
+    await on.send(url, "x", MessageGroupId="g")
+    [message] = await on.receive(url)
+    await on.wait(2)
+    runs = []
+    beside = on.store.transact(lambda connection: runs.append(1))
+    expired = {"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"]}
+    answers = await asyncio.gather(
+        beside,
+        on.do("DeleteMessage", **expired),
+        on.do("ChangeMessageVisibility", **expired, VisibilityTimeout=1),
+        on.do("DeleteMessage", QueueUrl=url, ReceiptHandle="wrong"),
+        return_exceptions=True,
+    )
+    assert [answer.code for answer in answers if isinstance(answer, ApiError)] == [
+        "InvalidParameterValueException",
+        "InvalidParameterValueException",
+        "ReceiptHandleIsInvalid",
+    ]
+    assert len(runs) == 1
+
+
 async def test_work_that_the_store_runs_twice_gives_one_result(on: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     # The store rolls a whole transaction back when one item of it fails, and runs the others again one by one.
     url = await on.create("f.fifo", ContentBasedDeduplication="true")
@@ -393,6 +456,25 @@ async def test_move_task_stopped_at_full_speed_has_counted_right(tmp_path: Path)
         [task] = (await on.do("ListMessageMoveTasks", SourceArn=arns["SourceArn"]))["Results"]
         assert (task["Status"], task["ApproximateNumberOfMessagesMoved"]) == ("COMPLETED", 500)
         assert await on.counts("q") == (500, 0, 0)
+
+
+async def test_a_move_task_that_meets_the_unforeseen_fails(on: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = await on.create("dlq")
+    await on.create("q", RedrivePolicy=redrive(on))
+    await on.send(dead, "x")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(message_moves, "move", fail)
+        await on.do("StartMessageMoveTask", SourceArn=on.queue("dlq").arn)
+        await turns()
+    [task] = (await on.do("ListMessageMoveTasks", SourceArn=on.queue("dlq").arn))["Results"]
+    assert (task["Status"], task["FailureReason"]) == ("FAILED", "InternalError")
+    await on.do("StartMessageMoveTask", SourceArn=on.queue("dlq").arn, DestinationArn=on.queue("q").arn)
+    await turns()
+    assert await on.bodies("q") == ["x"]
 
 
 async def test_cancelled_move_task_stays_cancelled(tmp_path: Path) -> None:
@@ -584,3 +666,56 @@ async def test_concurrent_creations_make_one_queue(on: Rig) -> None:
     assert len({answer["QueueUrl"] for answer in answers}) == 1
     assert len(on.queues.queues()) == 1
     assert len((await on.store.conf_list("queue"))[1]) == 1
+
+
+# --- browsing ---------------------------------------------------------------------------------------------------------
+
+
+async def test_pages_take_their_numbers_from_one_pass(on: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, other = await on.create("q"), await on.create("other")
+    for number in range(7):
+        await on.send(url, str(number))
+        await on.send(other, "other")
+    passes = []
+    numbers = message_upkeep.numbers
+    monkeypatch.setattr(message_upkeep, "numbers", lambda *a, **k: passes.append(1) or numbers(*a, **k))
+    seen: list[str] = []
+    after = 0
+    while page := await on.queues.browse(on.queue("q"), after=after, limit=2):
+        after = page[-1].number
+        seen += [letter.body for letter in page]
+        if len(seen) == 2:
+            await on.queues.remove(on.queue("q"), [after + 2, after + 4])  # the whole next page
+        if len(seen) == 4:
+            await on.send(url, "late")
+    assert seen == ["0", "1", "4", "5", "6", "late"]
+    assert len(passes) == 3, "one for what was there, one for what came, one that finds nothing"
+
+
+async def test_pages_end_at_a_number_of_bytes(on: Rig) -> None:
+    url = await on.create("q")
+    for letter in "abc":
+        await on.send(url, letter * 600)
+    queue = on.queue("q")
+    assert [m.body[0] for m in await on.queues.browse(queue, max_bytes=1500)] == ["a", "b"]
+    assert [m.body[0] for m in await on.queues.browse(queue, max_bytes=1)] == ["a"]
+
+
+async def test_numbers_are_found_a_limited_number_at_a_time(on: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browsing, "AHEAD", 2)
+    url = await on.create("q")
+    for number in range(5):
+        await on.send(url, str(number))
+    first = await on.queues.browse(on.queue("q"), limit=10)
+    rest = await on.queues.browse(on.queue("q"), after=first[-1].number, limit=10)
+    assert [m.body for m in (*first, *rest)] == ["0", "1", "2", "3"]
+
+
+async def test_a_new_delay_reaches_all_that_wait_in_a_fifo_queue(on: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "DELAY_CHUNK", 2)
+    monkeypatch.setattr(queues, "AHEAD", 3)
+    url = await on.create("f.fifo", ContentBasedDeduplication="true", DelaySeconds="60")
+    for number in range(8):
+        await on.send(url, str(number), MessageGroupId="g")
+    await on.do("SetQueueAttributes", QueueUrl=url, Attributes={"DelaySeconds": "0"})
+    assert await on.bodies(url) == [str(number) for number in range(8)]

@@ -170,6 +170,19 @@ def test_the_id_is_one_for_all_attempts_and_another_for_each_target_rule_and_eve
     assert "." not in webhook_id(first)
 
 
+@pytest.mark.parametrize("event_id", ["e\r\nX-Admin: 1", "e\nX-Admin: 1", "\u017d", "\ud800", "\x7f"])
+async def test_an_id_that_does_not_suit_a_header_stays_outside(event_id: str) -> None:
+    async with serving(status("200 OK")) as peer, webhook() as target:
+        sent = delivery(peer.url, event_id=event_id)
+        assert await target.deliver(sent) == Delivered()
+        assert await target.deliver(sent) == Delivered()
+    first, again = (request.headers for request in peer.requests)
+    assert "x-admin" not in first
+    assert first["webhook-id"] == again["webhook-id"]
+    assert first["webhook-id"].replace("_", "").isalnum()
+    assert first["webhook-id"].isascii()
+
+
 async def test_a_wired_arn_is_posted_to_the_url_of_its_wire() -> None:
     async with serving(status("200 OK")) as peer, webhook() as target:
         wired = delivery("arn:aws:lambda:us-east-1:000000000000:function:orders")
@@ -240,7 +253,7 @@ STATUSES: Sequence[tuple[str, str, bool]] = [
 async def test_statuses(line: str, code: str, retry: bool) -> None:
     outcome = await outcome_of(status(line))
     assert isinstance(outcome, Failed)
-    assert (outcome.code, outcome.retry, outcome.attempted) == (code, retry, True)
+    assert (outcome.code, outcome.retry) == (code, retry)
     assert line[:3] in outcome.message
 
 
@@ -391,7 +404,7 @@ async def test_a_refused_connection() -> None:
         async with webhook() as target:
             outcome = await target.deliver(delivery(f"http://127.0.0.1:{port}/"))
     assert isinstance(outcome, Failed)
-    assert (outcome.code, outcome.retry, outcome.attempted) == ("CONNECTION_FAILURE", True, True)
+    assert (outcome.code, outcome.retry) == ("CONNECTION_FAILURE", True)
 
 
 async def test_tls_to_a_port_without_tls() -> None:
@@ -420,7 +433,7 @@ async def test_a_url_nothing_can_be_sent_to_is_final(url: str) -> None:
     async with webhook() as target:
         outcome = await target.deliver(delivery(url))
     assert isinstance(outcome, Failed)
-    assert (outcome.code, outcome.retry, outcome.attempted) == ("SDK_CLIENT_ERROR", False, False)
+    assert (outcome.code, outcome.retry) == ("SDK_CLIENT_ERROR", False)
 
 
 @pytest.mark.parametrize(
@@ -446,7 +459,7 @@ async def test_beyond_loopback_a_metadata_address_is_refused() -> None:
     async with webhook(**GUARDED) as target:
         outcome = await target.deliver(delivery("http://169.254.169.254/latest/meta-data"))
     assert isinstance(outcome, Failed)
-    assert (outcome.retry, outcome.attempted) == (False, False)
+    assert not outcome.retry
 
 
 async def test_beyond_loopback_own_services_are_reached() -> None:
@@ -465,7 +478,7 @@ async def test_a_name_that_leads_to_a_metadata_address_is_refused_at_connect(mon
         outcome = await target.deliver(delivery("http://hooks.example.com/"))
     assert asked == ["hooks.example.com"]
     assert isinstance(outcome, Failed)
-    assert (outcome.code, outcome.retry, outcome.attempted) == ("SDK_CLIENT_ERROR", False, False)
+    assert (outcome.code, outcome.retry) == ("SDK_CLIENT_ERROR", False)
 
 
 @pytest.mark.parametrize(

@@ -36,3 +36,5 @@ def test_what_is_handed_on_stays_as_it_is(header: str) -> None:
     if out is not None:
         assert re.match(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}(;|$)", out)
         assert normalise(out, lambda: "not needed") == out
+        assert out.isascii()
+        assert out.isprintable()

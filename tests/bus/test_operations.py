@@ -1,0 +1,104 @@
+"""The operator's routes of a whole bus."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from bus.app import open_app
+from bus.config import Settings
+from bus.scope import Call, Scope
+from tests.waiting import DEADLINE_S, eventually
+
+KEY = {"access_key": "AKID", "secret": "s", "account": "111111111111"}
+TOKEN = "a token"
+
+
+@asynccontextmanager
+async def running(**settings: Any) -> Any:
+    app = await open_app(Settings(data_dir=":memory:", **settings))
+    try:
+        yield app
+    finally:
+        await app.close()
+
+
+async def get(app: Any, path: str, query: str = "", **headers: str) -> tuple[int, Any]:
+    """Status and body of a GET."""
+    answer: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        answer.append(message)
+
+    named = {"host": "127.0.0.1", **headers}
+    raw = [(name.encode(), value.encode()) for name, value in named.items()]
+    scope = {
+        "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": query.encode(),
+        "headers": raw, "http_version": "1.1", "scheme": "http", "server": ("127.0.0.1", 80), "root_path": "",
+    }  # fmt: skip
+    await app(scope, receive, send)
+    return answer[0]["status"], orjson.loads(b"".join(part.get("body", b"") for part in answer[1:]))
+
+
+async def test_health_tells_probes_no_more_than_the_status(tmp_path: Path) -> None:
+    file = tmp_path / "credentials.json"
+    file.write_text(json.dumps([KEY]))
+    file.chmod(0o600)
+    async with running(credentials=str(file), token=TOKEN) as app:
+        assert await get(app, "/_bus/health") == (200, {"status": "ok"})
+        assert await get(app, "/_bus/health", authorization="Bearer wrong") == (200, {"status": "ok"})
+        status, whole = await get(app, "/_bus/health", authorization=f"Bearer {TOKEN}")
+        assert (status, whole["status"]) == (200, "ok")
+        assert whole.keys() > {"version", "deliveries_in_memory", "wal_bytes"}
+
+
+async def test_where_everyone_may_act_health_is_told_to_everyone() -> None:
+    async with running() as app:
+        _, whole = await get(app, "/_bus/health")
+        assert "version" in whole
+
+
+@pytest.mark.parametrize("queue", ["arn:x", "arn:", "arn:aws:sqs"])
+async def test_a_queue_that_is_no_arn_is_a_mistake_of_the_caller(queue: str) -> None:
+    async with running() as app:
+        status, answer = await get(app, "/_bus/dead-letters", f"queue={queue}")
+    assert (status, answer["error"]) == (400, "ValidationException")
+    assert queue in answer["message"]
+
+
+async def test_letters_of_the_first_queue() -> None:
+    async with running() as app:
+        assert await get(app, "/_bus/dead-letters", "queue=dead-letters") == (200, {"Letters": []})
+
+
+@pytest.mark.parametrize(("settings", "died"), [({}, False), ({"strict": True}, True)])
+async def test_strict_keeps_events_in_their_account(settings: dict[str, Any], died: bool) -> None:
+    own, other = Call(Scope("000000000000", "us-east-1")), Call(Scope("222222222222", "us-east-1"))
+    target = {
+        "Id": "t",
+        "Arn": "arn:aws:events:us-east-1:222222222222:event-bus/theirs",
+        "RoleArn": "arn:aws:iam::000000000000:role/r",
+        "DeadLetterConfig": {"Arn": "arn:aws:sqs:us-east-1:000000000000:dead-letters"},
+    }
+    async with running(**settings) as app:
+        await app.buses.create_event_bus(other, {"Name": "theirs"})
+        await app.catalog.put_rule(own, {"Name": "r", "EventPattern": '{"source":["shop"]}'})
+        await app.catalog.put_targets(own, {"Rule": "r", "Targets": [target]})
+        await app.ingest.put_events(own, {"Entries": [{"Source": "shop", "DetailType": "t", "Detail": "{}"}]})
+        counts = app.metrics.rule(own.scope, "default", "r")
+        await eventually(lambda: counts.Invocations, "the end of the delivery")
+        assert counts.FailedInvocations == int(died)
+        letters: list[Any] = []
+        async with asyncio.timeout(DEADLINE_S):
+            while died and not letters:
+                letters = (await get(app, "/_bus/dead-letters", "queue=dead-letters"))[1]["Letters"]
+    assert [letter["Attributes"]["ERROR_CODE"] for letter in letters] == ["NO_PERMISSIONS"] * died
