@@ -50,6 +50,14 @@ def health(server: Server) -> int:
     return request(server.url, path="/_bus/health").status
 
 
+def until_attempted(server: Server, owner: Tenant) -> None:
+    """Every delivery has been tried, and what came of it is on disk: the rule is committed behind it."""
+    until(
+        lambda: json.loads(request(server.url, path="/_bus/health").body)["deliveries_in_memory"] == 0, "all attempts"
+    )
+    owner.rule("behind")
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose log is on no disk."""
@@ -145,6 +153,7 @@ def test_deliveries_under_way_are_settled_when_there_is_room_again(server: Serve
     owner.rule("bad", {"Id": "hook", "Arn": sink.url + "bad", **to_dead_letters(letters)}, pattern={"source": ["both"]})
     sink.shut()
     ids = set(owner.put_many("both", 30))
+    until_attempted(server, owner)
 
     with full_disk(server):
         assert put(owner, "both") == [REFUSAL]
@@ -180,6 +189,7 @@ def test_a_log_on_the_same_disk_changes_nothing(start_server: Any, aws: Any, sin
     owner.rule("wanted", {"Id": "hook", "Arn": sink.url, **to_dead_letters(letters)})
     sink.shut()
     accepted = set(owner.put_many("wanted", 20))
+    until_attempted(server, owner)
 
     with full_disk(server):
         assert put(owner, "wanted", "nobody")[0] == REFUSAL
