@@ -121,10 +121,42 @@ async def open_app(settings: Settings, clock: Clock | None = None) -> App:
 
 
 async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> App:
+    """The stages in which a bus comes to be; what is opened later is closed earlier."""
     ids, metrics, watchers = IdSource(clock), Metrics(), Watchers()
-    access = Access(settings, clock=clock)
     addresses = Addresses(settings)
+    state = await _open_state(settings, clock, ids, addresses, stack)
+    dispatch, ingest = _connect(settings, clock, ids, state, addresses, metrics, watchers, stack)
+    access = Access(settings, clock=clock)
+    rpc = Rpc(
+        [load_events(), load_queues()],
+        [ingest, state.buses, state.catalog, Tags({"rule": state.catalog, "event-bus": state.buses}), state.queues],
+        access=access,
+        max_body_bytes=settings.max_body_bytes,
+        error_codes=ERROR_CODES,
+        refused={"events:PutEvents": ingest.refused},
+    )
+    operations = _operations(settings, clock, ids, state, access, dispatch, metrics, watchers)
+    await _begin(settings, state, dispatch, stack)
+    return App(
+        settings, state.store, state.queues, state.buses, state.catalog, state.wires, ingest, dispatch, metrics,
+        watchers, rpc, operations.app(), AsyncExitStack(),
+    )  # fmt: skip
 
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that the store keeps, loaded."""
+
+    store: SqliteStore
+    queues: Queues
+    buses: Buses
+    catalog: Catalog
+    wires: Wires
+
+
+async def _open_state(
+    settings: Settings, clock: Clock, ids: IdSource, addresses: Addresses, stack: AsyncExitStack
+) -> State:
     store = await open_store(settings.data_dir, clock)
     stack.push_async_callback(store.close)
 
@@ -140,35 +172,43 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     await buses.load()
     await catalog.load()
     await wires.load()
+    return State(store, queues, buses, catalog, wires)
 
-    webhook = Webhook(settings, clock, addresses)
-    aws = AwsService(settings)
+
+def _connect(
+    settings: Settings,
+    clock: Clock,
+    ids: IdSource,
+    state: State,
+    addresses: Addresses,
+    metrics: Metrics,
+    watchers: Watchers,
+    stack: AsyncExitStack,
+) -> tuple[Dispatch, Ingest]:
+    """The way of an event: in, matched, and out to its targets."""
+    webhook, aws = Webhook(settings, clock, addresses), AwsService(settings)
     elsewhere = aws if settings.aws_endpoint_url else None
-    queue_target = QueueTarget(queues.find, queues.message, elsewhere=elsewhere)
-    by_kind: dict[str, Target] = {
-        "webhook": webhook,
-        "queue": queue_target,
-        "log_group": LogGroup(lines_for(settings)),
-        "aws": aws,
-    }
+    queue_target = QueueTarget(state.queues.find, state.queues.message, elsewhere=elsewhere)
+    log_group = LogGroup(lines_for(settings))
+    by_kind: dict[str, Target] = {"webhook": webhook, "queue": queue_target, "log_group": log_group, "aws": aws}
     for target in by_kind.values():
         stack.push_async_callback(target.close)
     dispatch = Dispatch(
-        store,
+        state.store,
         clock,
         metrics=metrics,
-        route=catalog.route,
-        target=Targets(by_kind, Wired(webhook, wires.match), wires.match),
+        route=state.catalog.route,
+        target=Targets(by_kind, Wired(webhook, state.wires.match), state.wires.match),
         dead_letter=queue_target.dead_letter,
         max_in_flight=settings.max_in_flight,
     )
     ingest = Ingest(
-        store,
+        state.store,
         clock,
         ids,
         metrics=metrics,
-        find_bus=buses.find,
-        rule_set=catalog.ruleset,
+        find_bus=state.buses.find,
+        rule_set=state.catalog.ruleset,
         dispatch=dispatch,
         max_bytes=settings.max_put_events_bytes,
         watched=watchers.any,
@@ -176,49 +216,55 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     )
     apart = settings.credentials is not None or settings.strict
     by_kind["event_bus"] = EventBus(ingest.forward, across_accounts=not apart)
+    return dispatch, ingest
+
+
+def _operations(
+    settings: Settings,
+    clock: Clock,
+    ids: IdSource,
+    state: State,
+    access: Access,
+    dispatch: Dispatch,
+    metrics: Metrics,
+    watchers: Watchers,
+) -> Operations:
+    """The operator's side."""
+    store = state.store
+    metrics.gauge("busbar_wal_bytes", "Size of the store's write-ahead log.", lambda: store.wal_bytes)
+    metrics.gauge("busbar_deliveries_in_memory", "Deliveries claimed or under way.", dispatch.waiting)
     dead_letters = DeadLetters(
         store,
         clock,
         ids,
-        queues=queues,
+        queues=state.queues,
         dispatch=dispatch,
-        route=lambda rule, target: _current_route(catalog, rule, target),
-        bus_number=lambda route: buses.require(route.scope, route.bus).number,
+        route=lambda rule, target: _current_route(state.catalog, rule, target),
+        bus_number=lambda route: state.buses.require(route.scope, route.bus).number,
     )
-    operations = Operations(
+    return Operations(
         metrics=metrics,
-        wires=wires,
+        wires=state.wires,
         watchers=watchers,
         dead_letters=dead_letters,
-        admit=lambda request: _admit(access, request),
-        rules=catalog.rules_summary,
-        find_queue=lambda text: queues.find(_queue_arn(settings, text)),
+        admit=lambda request: access.admit_operator(request) is not None,
+        rules=state.catalog.rules_summary,
+        find_queue=lambda text: state.queues.find(_queue_arn(settings, text)),
         health=lambda: _health(store, dispatch),
     )
-    tags = Tags({"rule": catalog, "event-bus": buses})
-    rpc = Rpc(
-        [load_events(), load_queues()],
-        [ingest, buses, catalog, tags, queues],
-        access=access,
-        max_body_bytes=settings.max_body_bytes,
-        error_codes=ERROR_CODES,
-        refused={"events:PutEvents": ingest.refused},
-    )
-    metrics.gauge("busbar_wal_bytes", "Size of the store's write-ahead log.", lambda: store.wal_bytes)
-    metrics.gauge("busbar_deliveries_in_memory", "Deliveries claimed or under way.", dispatch.waiting)
+
+
+async def _begin(settings: Settings, state: State, dispatch: Dispatch, stack: AsyncExitStack) -> None:
+    """Set to work: what was left behind first."""
     try:
-        await _first_queue(settings, queues)
-        await _forget_unused(store, catalog, dispatch)
+        await _first_queue(settings, state.queues)
+        await _forget_unused(state.store, state.catalog, dispatch)
     except StoreUnavailable as error:
         log.error("started on a disk that refuses writes", reason=str(error))
     await dispatch.start()
     stack.push_async_callback(dispatch.stop, settings.stop_grace)
-    tidying = asyncio.get_running_loop().create_task(_tidy(store, catalog, dispatch))
+    tidying = asyncio.get_running_loop().create_task(_tidy(state.store, state.catalog, dispatch))
     stack.callback(tidying.cancel)
-    return App(
-        settings, store, queues, buses, catalog, wires, ingest, dispatch, metrics, watchers, rpc, operations.app(),
-        AsyncExitStack(),
-    )  # fmt: skip
 
 
 async def _tidy(store: SqliteStore, catalog: Catalog, dispatch: Dispatch) -> None:
@@ -253,10 +299,6 @@ def _queue_arn(settings: Settings, text: str) -> str:
         except ArnError as error:
             raise validation(f"{text} does not name a queue: {error}") from None
     return f"arn:aws:sqs:{settings.region}:{settings.account_id}:{text}"
-
-
-def _admit(access: Access, request: Any) -> bool:
-    return access.admit_operator(request) is not None
 
 
 def _health(store: SqliteStore, dispatch: Dispatch) -> dict[str, Any]:
