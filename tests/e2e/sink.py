@@ -60,6 +60,8 @@ class Sink:
         self._changed = threading.Condition()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
+        self._answering = asyncio.Event()
+        self._answering.set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -77,6 +79,14 @@ class Sink:
     def shut(self) -> None:
         """Stop listening and hang up on everyone."""
         self._run(self._hang_up())
+
+    def hold(self) -> None:
+        """Take requests and answer none until `release`."""
+        self._loop.call_soon_threadsafe(self._answering.clear)
+
+    def release(self) -> None:
+        """Answer what is held, and what comes."""
+        self._loop.call_soon_threadsafe(self._answering.set)
 
     def close(self) -> None:
         """The end."""
@@ -143,6 +153,7 @@ class Sink:
         if reply.silent:
             await reader.read()  # until the other side gives up
             return False
+        await self._answering.wait()
         await _send(writer, reply)
         return True
 
