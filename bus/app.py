@@ -40,7 +40,7 @@ from bus.targets.webhook import Webhook
 from bus.targets.wired import Wired
 from bus.watchers import Watchers
 from bus.wires import Wires
-from rules.arn import ArnError, parse, target_kind
+from rules.arn import ArnError, parse, queue_arn, target_kind
 
 log = structlog.get_logger("app")
 
@@ -298,7 +298,7 @@ def _queue_arn(settings: Settings, text: str) -> str:
             return str(parse(text))
         except ArnError as error:
             raise validation(f"{text} does not name a queue: {error}") from None
-    return f"arn:aws:sqs:{settings.region}:{settings.account_id}:{text}"
+    return queue_arn(text, region=settings.region, account=settings.account_id)
 
 
 def _health(store: SqliteStore, dispatch: Dispatch) -> dict[str, Any]:

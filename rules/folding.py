@@ -67,9 +67,3 @@ def spelled_ends(pattern: str, text: str) -> set[int]:
 def fold(text: str) -> str:
     """A key with equal values for all texts that spell the same pattern (the reverse does not hold)."""
     return text.upper() if text.isascii() else text.lower().upper()
-
-
-@lru_cache(maxsize=4096)
-def folds_alike(pattern: str) -> bool:
-    """Whether `fold` gives every spelling of the pattern the same key, so that the pattern can be found by it."""
-    return all(len({fold(spelling) for spelling in unit}) == 1 for unit in spellings(pattern))
