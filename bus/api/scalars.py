@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,7 @@ from bus.api.constraints import REDACTED, Bounds, Path, Violation, unreadable
 from bus.api.patterns import REACH, predicate
 
 
-class Scalar:
+class Scalar(ABC):
     """A value without members; subclasses say what type it has and which limits."""
 
     accepts: Callable[[Any], bool]
@@ -22,9 +23,9 @@ class Scalar:
     def __init__(self, *, sensitive: bool = False) -> None:
         self.sensitive = sensitive
 
+    @abstractmethod
     def demand_type(self, value: Any) -> None:
         """Raise SerializationException when the JSON type is wrong."""
-        raise NotImplementedError
 
     def broken(self, value: Any) -> list[str]:
         """The limits that a value of the right type breaks."""
