@@ -30,9 +30,14 @@ open_envelope = msgspec.json.Decoder(Envelope).decode
 class Arrival:
     """The members of an event before it has an envelope; ``detail`` is its JSON text, not yet compact."""
 
-    __slots__ = ("_compact", "account", "detail", "detail_type", "event_id", "region", "resources", "source", "time")
+    __slots__ = (
+        "_compact", "account", "detail", "detail_type", "event_id", "region", "replay_name", "resources", "source",
+        "time",
+    )  # fmt: skip
 
-    def __init__(self, event_id: str, time: str, entry: Mapping[str, Any], scope: Scope) -> None:
+    def __init__(
+        self, event_id: str, time: str, entry: Mapping[str, Any], scope: Scope, *, replay_name: str | None = None
+    ) -> None:
         self.event_id = event_id
         self.time = time
         self.account, self.region = scope
@@ -40,10 +45,11 @@ class Arrival:
         self.detail_type: str = entry["DetailType"]
         self.resources: Sequence[str] = entry.get("Resources") or []
         self.detail: str = entry["Detail"]
+        self.replay_name = replay_name
         self._compact: bytes | None = None
 
     @classmethod
-    def of_envelope(cls, envelope: Envelope, event_id: str, time: str) -> Arrival:
+    def of_envelope(cls, envelope: Envelope, event_id: str, time: str, *, replay_name: str | None = None) -> Arrival:
         """An event that was on a bus before; account and region stay those of its origin."""
         members = {
             "Source": envelope.source,
@@ -51,11 +57,11 @@ class Arrival:
             "Resources": envelope.resources,
             "Detail": bytes(envelope.detail).decode(),
         }
-        return cls(event_id, time, members, Scope(envelope.account, envelope.region))
+        return cls(event_id, time, members, Scope(envelope.account, envelope.region), replay_name=replay_name)
 
     def fields(self) -> dict[str, object]:
         """The envelope without its detail, as the index takes it."""
-        return {
+        fields: dict[str, object] = {
             "version": "0",
             "id": self.event_id,
             "detail-type": self.detail_type,
@@ -65,6 +71,9 @@ class Arrival:
             "region": self.region,
             "resources": self.resources,
         }
+        if self.replay_name is not None:
+            fields["replay-name"] = self.replay_name
+        return fields
 
     def detail_bytes(self) -> bytes:
         """The detail for matching: as it was given, or compact where it spells characters as escapes.
@@ -96,4 +105,5 @@ class Arrival:
             region=self.region,
             resources=self.resources,
             detail=self.compact_detail(),
+            replay_name=self.replay_name,
         )

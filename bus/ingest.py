@@ -72,6 +72,10 @@ class RuleSet(Protocol):
     def rule(self, name: Any) -> Rule: ...
 
 
+Choose = Callable[[list[Rule]], list[Rule]]
+"""Makes the rules that receive an event from those that match it."""
+
+
 class Dispatcher(Protocol):
     """How deliveries come to be; see `bus.dispatch.Dispatch`."""
 
@@ -211,6 +215,33 @@ class Ingest:
         pending: list[_Received] = []
         received = _Received(scope, bus.name, arrival.source, self._match(bus, arrival), accepted, {})
         self._receive(received, pending)
+        if pending:
+            await self._store_all(pending)
+        return True
+
+    async def put(
+        self,
+        scope: Scope,
+        bus_name: str,
+        arrivals: Iterable[Arrival],
+        *,
+        luggage: Luggage = NOTHING,
+        choose: Choose = lambda rules: rules,
+    ) -> bool:
+        """Put events of the bus's own making (replayed, scheduled, a service's) on a bus; False when it is not there.
+
+        ``choose`` makes the rules that receive an event from those that match it. All of them are stored or none:
+        raises StoreError when they could not be.
+        """
+        bus = self._find_bus(scope, bus_name)
+        if bus is None:
+            return False
+        now = self._clock.now_ms()
+        pending: list[_Received] = []
+        for arrival in arrivals:
+            rules = choose(self._match(bus, arrival))
+            event = Accepted(arrival.event_id, bus.number, now, arrival.envelope(), luggage, pack(luggage))
+            self._receive(_Received(scope, bus.name, arrival.source, rules, event, {}), pending)
         if pending:
             await self._store_all(pending)
         return True

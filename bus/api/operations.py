@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,9 @@ MAX_PAGE = 1000
 
 Handler = Callable[[Request, bytes], Awaitable[Response]]
 
+Row = tuple[str, str, Handler]
+"""HTTP method, path, and what answers it once the request has been let in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operations:
@@ -48,10 +51,12 @@ class Operations:
     rules: Callable[[], list[dict[str, Any]]]
     find_queue: Callable[[str], Any]
     health: Callable[[], dict[str, Any]]
+    more: Sequence[Row] = ()
+    """Routes of other subsystems, served with the same access checks and the same form of errors."""
 
     def app(self) -> Starlette:
         """The routes, for the composition root to mount beside the wire."""
-        rows: tuple[tuple[str, str, Handler], ...] = (
+        rows: tuple[Row, ...] = (
             ("GET", "/_bus/health", self.show_health),
             ("GET", "/metrics", self.show_metrics),
             ("GET", "/_bus/rules", self.list_rules),
@@ -61,6 +66,7 @@ class Operations:
             ("GET", "/_bus/dead-letters", self.list_dead_letters),
             ("POST", "/_bus/dead-letters/redrive", self.redrive),
             ("GET", "/_bus/tail", self.tail),
+            *self.more,
         )
         return Starlette(routes=[Route(path, self._guarded(handle), methods=[verb]) for verb, path, handle in rows])
 

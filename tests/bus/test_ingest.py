@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from bus.accepted import Accepted, Luggage
+from bus.arrival import Arrival
 from bus.clock import IdSource, ManualClock
 from bus.errors import ApiError, StoreUnavailable
 from bus.ingest import NOT_STORED, Ingest
@@ -279,3 +280,34 @@ async def test_forwarding_to_an_absent_bus_says_so() -> None:
     await bench.put(ENTRY)
     body = bench.dispatch.planned[0][0].body
     assert not await bench.ingest.forward(SCOPE, "absent", body, new_identity=False, luggage=Luggage())
+
+
+def inside(replay_name: str | None = None) -> Arrival:
+    return Arrival("e-1", "2023-11-14T22:13:20Z", ENTRY, SCOPE, replay_name=replay_name)
+
+
+async def test_an_event_of_the_bus_itself_is_matched_and_planned_like_any_other() -> None:
+    bench = Bench()
+    assert await bench.ingest.put(SCOPE, "default", [inside()])
+    assert orjson.loads(bench.dispatch.planned[0][0].body)["id"] == "e-1"
+
+
+async def test_a_replayed_event_shows_its_replay_between_region_and_resources() -> None:
+    bench = Bench()
+    assert await bench.ingest.put(SCOPE, "default", [inside("again")])
+    members = list(orjson.loads(bench.dispatch.planned[0][0].body))
+    assert members[members.index("replay-name") - 1 : members.index("replay-name") + 2] == [
+        "region",
+        "replay-name",
+        "resources",
+    ]
+
+
+async def test_whoever_puts_an_event_may_choose_among_the_rules_that_match() -> None:
+    bench = Bench()
+    assert await bench.ingest.put(SCOPE, "default", [inside()], choose=lambda rules: [])
+    assert bench.dispatch.planned == []
+
+
+async def test_putting_on_an_absent_bus_says_so() -> None:
+    assert not await Bench().ingest.put(SCOPE, "absent", [inside()])
