@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from bus.admission import Admission
 from bus.api.access import Access
 from bus.api.model import load_events, load_queues
 from bus.api.operations import Operations
@@ -24,8 +25,11 @@ from bus.config import Settings
 from bus.dead_letters import DeadLetters
 from bus.dispatch import Dispatch
 from bus.errors import StoreError, StoreUnavailable, validation
+from bus.governed import Gate, Governed, governed
 from bus.ingest import Ingest
 from bus.metrics import Metrics
+from bus.permissions import Permissions
+from bus.principals import Principals
 from bus.queues import ERROR_CODES, Queues
 from bus.scope import Call, Scope
 from bus.store.sqlite import SqliteStore, open_store
@@ -125,11 +129,12 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     ids, metrics, watchers = IdSource(clock), Metrics(), Watchers()
     addresses = Addresses(settings)
     state = await _open_state(settings, clock, ids, addresses, stack)
-    dispatch, ingest = _connect(settings, clock, ids, state, addresses, metrics, watchers, stack)
+    admission = Admission(state.principals, find=state.buses.find, find_foreign=state.buses.find_foreign)
+    dispatch, ingest = _connect(settings, clock, ids, state, addresses, metrics, watchers, admission, stack)
     access = Access(settings, clock=clock)
     rpc = Rpc(
         [load_events(), load_queues()],
-        [ingest, state.buses, state.catalog, Tags({"rule": state.catalog, "event-bus": state.buses}), state.queues],
+        [ingest, *_behind_gate(state, admission), Permissions(state.buses.change_policy), state.queues],
         access=access,
         max_body_bytes=settings.max_body_bytes,
         error_codes=ERROR_CODES,
@@ -143,10 +148,22 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     )  # fmt: skip
 
 
+def _behind_gate(state: State, admission: Admission) -> list[Governed]:
+    """The capabilities that other accounts may use as far as the policy of a bus allows."""
+    gate = Gate(
+        admission,
+        find_bus=state.buses.find,
+        find_rule=lambda number, name: state.catalog.ruleset(number).rules.get(name),
+    )
+    tags = Tags({"rule": state.catalog, "event-bus": state.buses})
+    return governed([state.buses, state.catalog, tags], gate)
+
+
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything that the store keeps, loaded."""
+    """Everything that the store keeps, loaded, and who asks for it."""
 
+    principals: Principals
     store: SqliteStore
     queues: Queues
     buses: Buses
@@ -160,7 +177,8 @@ async def _open_state(
     store = await open_store(settings.data_dir, clock)
     stack.push_async_callback(store.close)
 
-    queues = Queues(store, clock, ids, recreate_wait=settings.queue_recreate_wait)
+    principals = Principals(settings, clock)
+    queues = Queues(store, clock, ids, recreate_wait=settings.queue_recreate_wait, principals=principals)
     stack.push_async_callback(queues.close)
     await queues.load()
     store.on_messages = queues.arrived
@@ -172,7 +190,7 @@ async def _open_state(
     await buses.load()
     await catalog.load()
     await wires.load()
-    return State(store, queues, buses, catalog, wires)
+    return State(principals, store, queues, buses, catalog, wires)
 
 
 def _connect(
@@ -183,12 +201,15 @@ def _connect(
     addresses: Addresses,
     metrics: Metrics,
     watchers: Watchers,
+    admission: Admission,
     stack: AsyncExitStack,
 ) -> tuple[Dispatch, Ingest]:
     """The way of an event: in, matched, and out to its targets."""
     webhook, aws = Webhook(settings, clock, addresses), AwsService(settings)
     elsewhere = aws if settings.aws_endpoint_url else None
-    queue_target = QueueTarget(state.queues.find, state.queues.message, elsewhere=elsewhere)
+    queue_target = QueueTarget(
+        state.queues.find, state.queues.message, refuses=state.queues.refuses, elsewhere=elsewhere
+    )
     log_group = LogGroup(lines_for(settings))
     by_kind: dict[str, Target] = {"webhook": webhook, "queue": queue_target, "log_group": log_group, "aws": aws}
     for target in by_kind.values():
@@ -211,11 +232,11 @@ def _connect(
         rule_set=state.catalog.ruleset,
         dispatch=dispatch,
         max_bytes=settings.max_put_events_bytes,
+        admit=admission.put,
         watched=watchers.any,
         watch=watchers.show,
     )
-    apart = settings.credentials is not None or settings.strict
-    by_kind["event_bus"] = EventBus(ingest.forward, across_accounts=not apart)
+    by_kind["event_bus"] = EventBus(ingest.forward, takes=admission.takes)
     return dispatch, ingest
 
 

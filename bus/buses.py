@@ -96,6 +96,22 @@ class Buses:
             raise not_found(f"Event bus {_name_in(name_or_arn or DEFAULT_BUS)} does not exist.")
         return bus
 
+    def find_foreign(self, scope: Scope, name_or_arn: str | None) -> tuple[Arn, Bus | None] | None:
+        """The bus of another account that an ARN names, None where it names none.
+
+        The second value is None for a bus that is not there, is in another region, or has never been changed, so that
+        it cannot have a policy.
+        """
+        if name_or_arn is None or not name_or_arn.startswith("arn:"):
+            return None
+        try:
+            arn = parse(name_or_arn)
+        except ArnError:
+            return None
+        if arn.account == scope.account or not arn.resource.startswith(_PREFIX):
+            return None
+        return arn, self._known.get((Scope(arn.account, scope.region), name_or_arn))
+
     def _remember(self, bus: Bus) -> None:
         self._known[bus.scope, bus.name] = self._known[bus.scope, bus.arn] = bus
 
@@ -161,6 +177,16 @@ class Buses:
         found, token = page(named, request, key=lambda bus: bus.name, of=("buses", *call.scope))
         return {"EventBuses": [_listed(bus) for bus in found], **token}
 
+    # -- policy
+
+    async def change_policy(self, scope: Scope, name: str | None, change: Callable[[Bus], str | None]) -> None:
+        """Replace the policy of a bus by what ``change`` makes of it; what stays the same is not written."""
+        async with self.lock(scope):
+            bus = self.require(scope, name)
+            policy = change(bus)
+            if policy != bus.policy:
+                await self._save(replace(bus, policy=policy, modified=self._clock.now_ms()))
+
     # -- tags
 
     def tags_of(self, scope: Scope, arn: Arn) -> Mapping[str, str]:
@@ -187,6 +213,8 @@ def _listed(bus: Bus) -> dict[str, Any]:
     shown: dict[str, Any] = {"Name": bus.name, "Arn": bus.arn}
     if "Description" in bus.described:
         shown["Description"] = bus.described["Description"]
+    if bus.policy is not None:
+        shown["Policy"] = bus.policy
     return shown | {"CreationTime": bus.created / 1000, "LastModifiedTime": bus.modified / 1000}
 
 

@@ -159,6 +159,7 @@ class Catalog:
                 role=request.get("RoleArn"),
                 tags=old.tags if old else tags,
                 routes=old.routes if old else (),
+                guest=old.guest if old else call.guest,
             )
             self._check_quotas(bus, rule)
             await self._save(bus, rule)
@@ -173,7 +174,7 @@ class Catalog:
 
     async def describe_rule(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         _, rule = self._require_rule(call.scope, request.get("EventBusName"), request["Name"])
-        return {**rule_members(rule), "CreatedBy": rule.scope.account}
+        return {**rule_members(rule), "CreatedBy": rule.creator}
 
     async def list_rules(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         bus = self._require_bus(call.scope, request.get("EventBusName"))

@@ -19,6 +19,9 @@ from bus.errors import ConfigError
 
 ENV_PREFIX = "BUSBAR_"
 
+ORGANIZATION = r"o-[a-z0-9]{10,32}"
+"""The ids that organisations have."""
+
 
 def setting(default: Any, sentence: str, *, metavar: str | None = None, secret: bool = False) -> Any:
     """A field with its default and the sentence that explains it."""
@@ -38,9 +41,12 @@ class Settings:
         "000000000000", "Account of callers whose access key id is not itself a 12-digit account.", metavar="ID"
     )
     region: str = setting("us-east-1", "Region of callers that do not sign their requests.", metavar="REGION")
+    organization: str | None = setting(
+        None, "Organisation that all accounts belong to, for policies that ask (aws:PrincipalOrgID).", metavar="o-ID"
+    )
     strict: bool = setting(
         False,
-        "Enforce what only makes sense inside AWS: RoleArn on the targets that need one there, no other account's bus.",
+        "Enforce what only makes sense inside AWS: RoleArn on the targets that need one, targets of the own account.",
     )
     max_put_events_bytes: int = setting(
         1_048_576, "Largest PutEvents request, counted as AWS counts entries (262144 was the limit before 2026)."
@@ -168,6 +174,8 @@ def _check_names(settings: Settings) -> None:
         raise ConfigError(f"--account-id must be 12 digits, not {settings.account_id!r}")
     if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-[0-9]+", settings.region):
         raise ConfigError(f"--region must look like us-east-1, not {settings.region!r}")
+    if settings.organization is not None and not re.fullmatch(ORGANIZATION, settings.organization):
+        raise ConfigError(f"--organization must look like o-1a2b3c4d5e, not {settings.organization!r}")
 
 
 def _check_networks(settings: Settings) -> None:

@@ -19,7 +19,7 @@ import structlog
 from bus.accepted import LEASE_MS, NOTHING, Accepted, Luggage, pack
 from bus.arrival import Arrival, open_envelope
 from bus.clock import Clock, IdSource
-from bus.errors import StoreError, validation
+from bus.errors import ApiError, StoreError, validation
 from bus.metrics import Metrics
 from bus.scope import Call, Scope
 from bus.store import Append, Appended, Store
@@ -51,6 +51,10 @@ class Bus(Protocol):
     def number(self) -> int: ...
     @property
     def name(self) -> str: ...
+    @property
+    def scope(self) -> Scope: ...
+    @property
+    def policy(self) -> str | None: ...
 
 
 class Rule(Protocol):
@@ -71,6 +75,9 @@ class RuleSet(Protocol):
     def index(self) -> MatchIndex[Any]: ...
     def rule(self, name: Any) -> Rule: ...
 
+
+Admit = Callable[[Call, Mapping[str, Any], Any], Bus | None]
+"""(call, entry, the bus its account has under that name) to the bus the entry may be put on; see `bus.admission`."""
 
 Choose = Callable[[list[Rule]], list[Rule]]
 """Makes the rules that receive an event from those that match it."""
@@ -105,6 +112,7 @@ class Ingest:
         rule_set: Callable[[int], RuleSet],
         dispatch: Dispatcher,
         max_bytes: int,
+        admit: Admit = lambda call, entry, bus: bus,
         watched: Callable[[], bool] = lambda: False,
         watch: Callable[[Scope, str, bytes], None] = lambda scope, bus, event: None,
     ) -> None:
@@ -116,6 +124,7 @@ class Ingest:
         self._rule_set = rule_set
         self._dispatch = dispatch
         self._max_bytes = max_bytes
+        self._admit = admit
         self._watched = watched
         self._watch = watch
 
@@ -128,9 +137,10 @@ class Ingest:
         counts.PutEventsApproximateCallCount += 1
         entries = request["Entries"]
         self._check_size(entries)
+        buses = self._open(call, entries)
         pending: list[_Received] = []
         instant = _Instant(self._clock.now_ms())
-        results = [self._take(call, entry, instant, pending) for entry in entries]
+        results = [self._take(call, entry, bus, instant, pending) for entry, bus in zip(entries, buses, strict=True)]
         if pending:
             await self._commit(pending)
         failed = sum(1 for result in results if "EventId" not in result)
@@ -155,8 +165,22 @@ class Ingest:
             self._metrics.requests.PutEventsApproximateFailedCount += 1
             raise validation(TOO_LARGE)
 
+    def _open(self, call: Call, entries: list[dict[str, Any]]) -> list[Bus | None]:
+        """The bus of each entry; one that may not be put on its bus refuses the request."""
+        buses = []
+        try:
+            for entry in entries:
+                bus = self._find_bus(call.scope, entry.get("EventBusName"))
+                if bus is None or bus.policy is not None:
+                    bus = self._admit(call, entry, bus)
+                buses.append(bus)
+        except ApiError:
+            self._metrics.requests.PutEventsApproximateFailedCount += 1
+            raise
+        return buses
+
     def _take(
-        self, call: Call, entry: Mapping[str, Any], instant: _Instant, pending: list[_Received]
+        self, call: Call, entry: Mapping[str, Any], bus: Bus | None, instant: _Instant, pending: list[_Received]
     ) -> dict[str, Any]:
         """One entry: its answer, with what is to be stored added to ``pending``."""
         fault = check_entry(entry)
@@ -170,7 +194,6 @@ class Ingest:
                 return {"ErrorCode": "InvalidArgument", "ErrorMessage": f"Parameter Time is not valid. Reason: {error}"}
         event_id = self._ids.new()
         result = {"EventId": event_id}
-        bus = self._find_bus(call.scope, entry.get("EventBusName"))
         if bus is None:
             self._metrics.requests.DroppedNoSuchBus += 1
             return result
@@ -180,7 +203,7 @@ class Ingest:
             trace = entry.get("TraceHeader") or call.trace
             luggage = NOTHING if trace is None else Luggage(trace=normalise(trace, _new_root(instant.ms)))
             event = Accepted(event_id, bus.number, instant.ms, arrival.envelope(), luggage, pack(luggage))
-            self._receive(_Received(call.scope, bus.name, arrival.source, rules, event, result), pending)
+            self._receive(_Received(bus.scope, bus.name, arrival.source, rules, event, result), pending)
         return result
 
     async def _commit(self, pending: list[_Received]) -> None:

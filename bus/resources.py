@@ -23,7 +23,7 @@ class Bus:
     """An event bus. ``number`` names it in the store; ``created`` and ``modified`` are in ms.
 
     ``described`` holds the optional members as CreateEventBus or UpdateEventBus took them
-    (Description, KmsKeyIdentifier, DeadLetterConfig, LogConfig).
+    (Description, KmsKeyIdentifier, DeadLetterConfig, LogConfig). ``policy`` is the text of its resource policy.
     """
 
     number: int
@@ -33,6 +33,7 @@ class Bus:
     modified: int
     described: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    policy: str | None = None
 
     @property
     def arn(self) -> str:
@@ -56,6 +57,7 @@ def dump_bus(bus: Bus) -> bytes:
             "modified": bus.modified,
             "described": bus.described,
             "tags": bus.tags,
+            "policy": bus.policy,
         }
     )
 
@@ -71,6 +73,7 @@ class Rule:
     """A rule with its targets, ordered by Id; each target is a route that deliveries refer to.
 
     ``pattern`` and ``schedule`` may be ``""``, which is returned as such and means the same as None.
+    ``guest`` is the account that made the rule where it is not the bus's own.
     """
 
     scope: Scope
@@ -83,10 +86,16 @@ class Rule:
     role: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     routes: Sequence[Route] = ()
+    guest: str | None = None
 
     @property
     def arn(self) -> str:
         return arn.rule_arn(self.name, bus=self.bus, region=self.scope.region, account=self.scope.account)
+
+    @property
+    def creator(self) -> str:
+        """The account that made the rule."""
+        return self.guest or self.scope.account
 
     @property
     def bus_arn(self) -> str:
@@ -118,6 +127,7 @@ def dump_rule(rule: Rule) -> bytes:
             "role": rule.role,
             "tags": rule.tags,
             "routes": [route.number for route in rule.routes],
+            "guest": rule.guest,
         }
     )
 

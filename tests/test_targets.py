@@ -159,7 +159,7 @@ async def event_bus(folder: Path) -> AsyncIterator[Stage]:
 
     bus = "arn:aws:events:us-east-1:123456789012:event-bus/"
     yield Stage(
-        EventBus(forward, across_accounts=True),
+        EventBus(forward, takes=lambda delivery, bus: True),
         delivery(bus + "other"),
         delivery(bus + "other", hops=(1, 0)),
         delivery(bus + "full"),

@@ -54,7 +54,8 @@ class Route(NamedTuple):
 class Rpc:
     """The ASGI endpoint.
 
-    ``capabilities`` are searched for every operation's method; the same operation on two of them is a ValueError.
+    ``capabilities`` are searched for every operation's method; the same operation on two of them is a ValueError. One
+    with an attribute ``service`` is searched for that service's alone: both events and sqs have a RemovePermission.
     ``refused`` has what is called with the members (None before they are read) when an action is refused as a whole.
     ``error_codes`` maps error shapes of services with query codes to (query code, HTTP status).
     """
@@ -81,8 +82,9 @@ class Rpc:
     ) -> Iterable[tuple[bytes, Route]]:
         for service in services:
             prefix = service.target_prefix.encode()
+            own = [each for each in capabilities if getattr(each, "service", service.name) == service.name]
             for operation in service:
-                route = Route(operation, _find_method(operation, capabilities), service, self._dialects[prefix])
+                route = Route(operation, _find_method(operation, own), service, self._dialects[prefix])
                 yield prefix + b"." + operation.name.encode(), route
 
     @property

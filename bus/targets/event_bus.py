@@ -4,12 +4,13 @@ An event may cross into another bus of the same region once and into another reg
 of a kind is refused, which is what ends a loop of rules. The count travels beside the event, never in its envelope.
 What the other bus does with the event is its own business: its acceptance is what this target waits for.
 
-A bus of another account takes no event unless its policy says so. Buses have no policies yet, so that where accounts
-are told apart no event leaves its own.
+A bus takes no event of another account unless its policy says so, and none of its own that its policy denies. It is
+asked at every attempt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -37,19 +38,23 @@ class Forward(Protocol):
     ) -> bool: ...
 
 
-class EventBus:
-    """Delivers to the buses of this process, to those of other accounts only ``across_accounts``."""
+Takes = Callable[[Delivery, Arn], bool]
+"""Whether the bus of an ARN takes an event from a rule; see `bus.admission`."""
 
-    def __init__(self, forward: Forward, *, across_accounts: bool) -> None:
+
+class EventBus:
+    """Delivers to the buses of this process, as far as they take it."""
+
+    def __init__(self, forward: Forward, *, takes: Takes) -> None:
         self._forward = forward
-        self._across_accounts = across_accounts
+        self._takes = takes
 
     async def deliver(self, delivery: Delivery) -> Outcome:
         try:
             bus = parse(delivery.route.arn)
         except ArnError as error:
             return Failed("INVALID_PARAMETER", str(error))
-        if not self._across_accounts and bus.account != delivery.route.scope.account:
+        if not self._takes(delivery, bus):
             return NO_PERMISSIONS
         crosses = bus.region != delivery.route.scope.region
         return hop_refusal(delivery, crosses=crosses) or await self._hop(delivery, bus, crosses=crosses)

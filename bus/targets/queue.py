@@ -13,6 +13,7 @@ from uuid import uuid4
 import structlog
 
 from bus.errors import ApiError
+from bus.principals import sender_name
 from bus.store import NewMessage
 from bus.targets import Delivered, Delivery, Failed, Outcome, Target
 
@@ -42,28 +43,36 @@ class MakeMessage(Protocol[QueueIn]):
 class QueueTarget(Generic[Queue]):
     """Delivers to embedded queues: ``find`` looks one up by ARN, ``message`` makes what is stored.
 
-    What names a queue that is not among them goes to ``elsewhere``, where there is such a target.
+    ``refuses`` says why a queue takes nothing from a rule (its ARN, and the target's role); None when it does. What
+    names a queue that is not among them goes to ``elsewhere``, where there is such a target.
     """
 
     def __init__(
-        self, find: Callable[[str], Queue | None], message: MakeMessage[Queue], *, elsewhere: Target | None = None
+        self,
+        find: Callable[[str], Queue | None],
+        message: MakeMessage[Queue],
+        *,
+        refuses: Callable[[Queue, str, str | None], str | None] = lambda queue, rule_arn, role: None,
+        elsewhere: Target | None = None,
     ) -> None:
         self._find = find
         self._message = message
+        self._refuses = refuses
         self._elsewhere = elsewhere
 
     def deliver_now(self, delivery: Delivery) -> Outcome:
-        arn = delivery.route.arn
-        group = (delivery.route.target.get("SqsParameters") or {}).get("MessageGroupId")
+        route = delivery.route
+        group = (route.target.get("SqsParameters") or {}).get("MessageGroupId")
         try:
             body = delivery.body.decode()
-            return Delivered(messages=(self._make(arn, body, trace=delivery.trace, group=group),))
+            queue = self._open(route.arn, route.rule_arn, route.target.get("RoleArn"))
+            return Delivered(messages=(self._message(queue, body, trace=delivery.trace, group=group),))
         except ApiError as error:
-            return refusal(error, arn)
+            return refusal(error)
         except UnicodeDecodeError:
             return Failed("INVALID_PARAMETER", "The input is not UTF-8.")
         except Exception as error:
-            log.exception("a message could not be made", queue=arn)
+            log.exception("a message could not be made", queue=route.arn)
             return Failed("INTERNAL_ERROR", f"Sending ended with {type(error).__name__}.", retry=True)
 
     async def deliver(self, delivery: Delivery) -> Outcome:
@@ -77,48 +86,43 @@ class QueueTarget(Generic[Queue]):
 
     def dead_letter(self, queue_arn: str, body: bytes, attributes: Mapping[str, str], trace: str | None) -> NewMessage:
         """The message that lays ``body`` in a dead-letter queue; ApiError when there is none or it refuses."""
-        return self._make(queue_arn, takeable(body), attributes=presentable(attributes), trace=trace)
+        queue = self._open(queue_arn, attributes.get("RULE_ARN"), None)
+        return self._message(queue, takeable(body), attributes=presentable(attributes), trace=trace)
 
-    def _make(
-        self,
-        queue_arn: str,
-        body: str,
-        *,
-        attributes: Mapping[str, str] | None = None,
-        trace: str | None = None,
-        group: str | None = None,
-    ) -> NewMessage:
+    def _open(self, queue_arn: str, rule_arn: str | None, role: str | None) -> Queue:
+        """The queue, when it takes messages from the rule."""
         queue = self._find(queue_arn)
         if queue is None:
             raise ApiError("QueueDoesNotExist", f"There is no queue {queue_arn}.")
-        return self._message(queue, body, attributes=attributes, trace=trace, group=group)
+        reason = None if rule_arn is None else self._refuses(queue, rule_arn, role)
+        if rule_arn is not None and reason is not None:
+            who = sender_name(rule_arn, role)
+            text = f"User: {who} is not authorized to perform: sqs:sendmessage on resource: {queue_arn} {reason}"
+            raise ApiError("AccessDenied", text, 403)
+        return queue
 
 
 def no_queue() -> Failed:
     """The queue is not there; the text is AWS's."""
     return Failed(
         "NO_RESOURCE",
-        "The specified queue does not exist or you do not have access to it. (Service: AmazonSQS; Status Code: 400; "
-        f"Error Code: AWS.SimpleQueueService.NonExistentQueue; Request ID: {uuid4()}; Proxy: null)",
+        "The specified queue does not exist or you do not have access to it."
+        + _service_error(400, "AWS.SimpleQueueService.NonExistentQueue"),
     )
 
 
-def refusal(error: ApiError, queue_arn: str) -> Failed:
+def refusal(error: ApiError) -> Failed:
     """What the queue's own answer means for the delivery."""
     if error.code in _ABSENT:
         return no_queue()
     if error.code in _DENIED:
-        return Failed(
-            "NO_PERMISSIONS",
-            f"User: events.amazonaws.com is not authorized to perform: sqs:sendmessage on resource: {queue_arn} "
-            "because no resource-based policy allows the sqs:sendmessage action (Service: AmazonSQS; Status Code: 403; "
-            f"Error Code: AccessDenied; Request ID: {uuid4()}; Proxy: null)",
-        )
-    return Failed(
-        "INVALID_PARAMETER",
-        f"{error.message} (Service: AmazonSQS; Status Code: {error.status or 400}; Error Code: {error.code}; "
-        f"Request ID: {uuid4()}; Proxy: null)",
-    )
+        return Failed("NO_PERMISSIONS", error.message + _service_error(403, "AccessDenied"))
+    return Failed("INVALID_PARAMETER", error.message + _service_error(error.status or 400, error.code))
+
+
+def _service_error(status: int, code: str) -> str:
+    """How AWS ends the error that a service answered."""
+    return f" (Service: AmazonSQS; Status Code: {status}; Error Code: {code}; Request ID: {uuid4()}; Proxy: null)"
 
 
 _ABSENT = {"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"}

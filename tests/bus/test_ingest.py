@@ -31,6 +31,8 @@ ENTRY = {"Source": "shop", "DetailType": "OrderPlaced", "Detail": '{ "id": 1.50 
 class FakeBus:
     number: int = 7
     name: str = "default"
+    scope: Scope = SCOPE
+    policy: str | None = None
 
 
 @dataclass
