@@ -35,6 +35,9 @@ class ManualClock:
         self._now_ms += int(seconds * 1000)
 
 
+_COUNTS = [f"{number:03x}" for number in range(0x1000)]
+
+
 class IdSource:
     """UUID version 7 ids that strictly increase within the process, whatever the clock does.
 
@@ -62,6 +65,17 @@ class IdSource:
                 self._begin(self._last_ms + 1)
         tail = (self._bits(62) | 0x8000_0000_0000_0000).to_bytes(8).hex()
         return f"{self._prefix}{self._count:03x}-{tail[:4]}-{tail[4:]}"
+
+    def several(self, count: int) -> list[str]:
+        """The next ids of up to 4096, for a fraction of what they cost one by one: they share their random bits."""
+        first = self.new()
+        start = self._count
+        self._count += count - 1
+        if self._count > 0xFFF:
+            self._count = start
+            return [first, *(self.new() for _ in range(count - 1))]
+        prefix, tail = self._prefix, first[18:]
+        return [f"{prefix}{number}{tail}" for number in _COUNTS[start : start + count]]
 
     def _begin(self, ms: int) -> None:
         self._last_ms, self._count = ms, 0
