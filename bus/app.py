@@ -204,6 +204,7 @@ def _connect(
         dead_letter=queue_target.dead_letter,
         max_in_flight=settings.max_in_flight,
     )
+    state.wires.changed = dispatch.look_for_targets
     ingest = Ingest(
         state.store,
         clock,

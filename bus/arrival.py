@@ -40,6 +40,8 @@ class Arrival(msgspec.Struct, gc=False):
     resources: Sequence[str]
     scope: Scope
     replay_name: str | None = None
+    compact: bytes | None = None
+    """The detail as targets receive it, once that is known."""
 
     @classmethod
     def of_envelope(cls, envelope: Envelope, event_id: str, time: str, *, replay_name: str | None = None) -> Arrival:
@@ -82,4 +84,6 @@ class Arrival(msgspec.Struct, gc=False):
 
     def compact_detail(self) -> bytes:
         """The detail as targets receive it."""
-        return compact_detail(self.detail) or b"{}"
+        if self.compact is None:
+            self.compact = compact_detail(self.detail) or b"{}"
+        return self.compact

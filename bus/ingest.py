@@ -26,7 +26,7 @@ from bus.errors import StoreError, validation
 from bus.event_kinds import Bus, BusView, EventKind, Rule, RuleSet, Selection
 from bus.metrics import Metrics
 from bus.scope import Call, Scope
-from bus.store import Append, Appended, Store
+from bus.store import NOWHERE, Append, Appended, Store
 from bus.targets import Route
 from rules.event import (
     MALFORMED_DETAIL,
@@ -60,7 +60,9 @@ class Dispatcher(Protocol):
         """What has to be stored with the event: ``deliveries`` and ``messages``."""
         ...
 
-    def accepted(self, event: Accepted, plan: Any, appended: Appended) -> None: ...
+    def accepted(self, events: Sequence[tuple[Accepted, Any, Appended]]) -> None:
+        """All of these events are stored."""
+        ...
 
 
 class Ingest:
@@ -258,11 +260,19 @@ class Ingest:
                     self._accepted(received)
         if not waiting:
             return
-        appends = [received.append() for received in waiting]
-        appended = await self._store.append(appends, lease_until=waiting[0].event.ts + LEASE_MS)
-        for received, stored in zip(waiting, appended, strict=True):
+        rows, messages = [], []
+        for received in waiting:
+            if received.plan.deliveries:
+                rows.append(received)
+            else:
+                messages += received.plan.messages
+        appends = [received.append() for received in rows]
+        appended = await self._store.append(appends, messages=messages, lease_until=waiting[0].event.ts + LEASE_MS)
+        for received, stored in zip(rows, appended, strict=True):
+            received.stored = stored
+        for received in waiting:
             self._accepted(received)
-            self._dispatch.accepted(received.event, received.plan, stored)
+        self._dispatch.accepted([(received.event, received.plan, received.stored) for received in waiting])
 
     def _accepted(self, received: _Received) -> None:
         """The event is taken for good: count what it matched, and show it to whoever looks."""
@@ -305,6 +315,7 @@ class _Received(msgspec.Struct, gc=False):
     event: Accepted
     result: dict[str, Any]
     plan: Any
+    stored: Appended = NOWHERE
 
     def append(self) -> Append:
         event, plan = self.event, self.plan

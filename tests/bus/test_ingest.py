@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,8 +68,8 @@ class FakeDispatch:
         self.planned.append((event, names))
         return FakePlan([NewDelivery(1, event.ts, event.ts + 1000) for _ in names])
 
-    def accepted(self, event: Accepted, plan: FakePlan, appended: Appended) -> None:
-        self.handed_over.append(event)
+    def accepted(self, events: Sequence[tuple[Accepted, FakePlan, Appended]]) -> None:
+        self.handed_over.extend(event for event, _, _ in events)
 
 
 class FakeStore:
@@ -80,7 +80,9 @@ class FakeStore:
         self.error: Exception | None = None
         self.gate: asyncio.Event | None = None
 
-    async def append(self, batch: list[Append], *, lease_until: int = 0) -> list[Appended]:
+    async def append(
+        self, batch: list[Append], *, messages: Sequence[NewMessage] = (), lease_until: int = 0
+    ) -> list[Appended]:
         if self.gate is not None:
             await self.gate.wait()
         if self.error is not None:
