@@ -7,8 +7,7 @@ policy allows; what it asks of a bus that is not there is denied in the same wor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -57,23 +56,22 @@ class Admission:
 
     # -- events
 
-    def put(self, call: Call, entry: Mapping[str, Any], bus: Bus | None) -> Bus | None:
-        """The bus that an entry of PutEvents goes to; AccessDeniedException.
+    def reach(self, call: Call, name: str | None) -> Bus | None:
+        """The bus of another account that a PutEvents entry names; its policy is still to be asked.
 
-        ``bus`` is the one that the caller's own account has under the entry's EventBusName. None, as an argument or an
-        answer, stands for a bus that is not there.
+        None where the name is not one of another account's; AccessDeniedException for a bus without a policy, or none.
         """
-        foreign = self._find_foreign(call.scope, entry.get("EventBusName")) if bus is None else None
-        if foreign is not None:
-            arn, bus = foreign
-            name, own = str(arn), False
-        elif bus is not None:
-            name, own = bus.arn, True
-        else:
+        foreign = self._find_foreign(call.scope, name)
+        if foreign is None:
             return None
-        context = _event_context(entry.get("Source"), entry.get("DetailType"), forwarded=False)
-        self._demand(bus, self._principals.caller(call, PUT_EVENTS, [name], context), own=own)
+        arn, bus = foreign
+        if bus is None or bus.policy is None:
+            raise self.refusal(call, PUT_EVENTS, str(arn))
         return bus
+
+    def put(self, call: Call, bus: Bus, source: str | None, detail_type: str | None) -> None:
+        """Let an entry of PutEvents onto a bus; AccessDeniedException."""
+        self.demand(call, bus, PUT_EVENTS, [bus.arn], _event_context(source, detail_type, forwarded=False))
 
     def takes(self, delivery: Delivery, arn: Arn) -> bool:
         """Whether the bus of that ARN takes an event that a rule sends on to it."""
@@ -98,7 +96,9 @@ class Admission:
         if bus.policy is None and bus.scope.account == call.account:
             return
         request = self._principals.caller(call, action, resources, context)
-        self._demand(bus, request, own=bus.scope.account == call.account)
+        verdict = _judge(bus, request)
+        if not verdict.allowed and (verdict.denied or bus.scope.account != call.account):
+            raise _refusal(request, verdict)
 
     def refusal(self, call: Call, action: str, resource: str) -> ApiError:
         """The answer to who asks for something that no policy allows."""
@@ -109,21 +109,16 @@ class Admission:
         """The bus of another account that a call names; see `FindForeign`."""
         return self._find_foreign(call.scope, name_or_arn)
 
-    def _demand(self, bus: Bus | None, request: Request, *, own: bool) -> None:
-        verdict = Verdict() if bus is None else _judge(bus, request)
-        if not verdict.allowed and (verdict.denied or not own):
-            raise _refusal(request, verdict)
-
 
 def _judge(bus: Bus, request: Request) -> Verdict:
     return (_NOTHING if bus.policy is None else read_policy(bus.policy)).judge(request)
 
 
-def _event_context(source: object, detail_type: object, *, forwarded: bool) -> dict[str, str | list[str]]:
+def _event_context(source: str | None, detail_type: str | None, *, forwarded: bool) -> dict[str, str | list[str]]:
     context: dict[str, str | list[str]] = {"events:eventbusinvocation": "true" if forwarded else "false"}
-    if isinstance(source, str):
+    if source is not None:
         context["events:source"] = source
-    if isinstance(detail_type, str):
+    if detail_type is not None:
         context["events:detail-type"] = detail_type
     return context
 

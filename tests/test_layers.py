@@ -42,6 +42,8 @@ LEVELS = {
     "bus.permissions": 3,
     "bus.admission": 3,
     "bus.governed": 5,
+    "bus.entries": 3,
+    "bus.event_kinds": 3,
     "bus.lane": 4,
     "bus.settling": 4,
     "bus.aging": 4,

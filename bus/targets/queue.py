@@ -27,7 +27,10 @@ log = structlog.get_logger(__name__)
 
 
 class MakeMessage(Protocol[QueueIn]):
-    """Makes a message as SendMessage would; ApiError when the queue refuses it. ``attributes`` are all Strings."""
+    """Makes a message as SendMessage would; ApiError when the queue refuses it.
+
+    ``attributes`` are all Strings; ``json`` says that the body is JSON text.
+    """
 
     def __call__(
         self,
@@ -37,6 +40,7 @@ class MakeMessage(Protocol[QueueIn]):
         attributes: Mapping[str, str] | None = None,
         trace: str | None = None,
         group: str | None = None,
+        json: bool = False,
     ) -> NewMessage: ...
 
 
@@ -61,18 +65,23 @@ class QueueTarget(Generic[Queue]):
         self._elsewhere = elsewhere
 
     def deliver_now(self, delivery: Delivery) -> Outcome:
-        route = delivery.route
-        group = (route.target.get("SqsParameters") or {}).get("MessageGroupId")
+        arn = delivery.route.arn
+        fifo = delivery.route.target.get("SqsParameters")
+        group = fifo.get("MessageGroupId") if fifo else None
+        json = delivery.body is delivery.event  # the bus has written it
         try:
+            queue = self._find(arn)
+            if queue is None:
+                return no_queue()
+            self._demand(queue, arn, delivery.route.rule_arn, delivery.route.target.get("RoleArn"))
             body = delivery.body.decode()
-            queue = self._open(route.arn, route.rule_arn, route.target.get("RoleArn"))
-            return Delivered(messages=(self._message(queue, body, trace=delivery.trace, group=group),))
+            return Delivered((self._message(queue, body, trace=delivery.trace, group=group, json=json),))
         except ApiError as error:
             return refusal(error)
         except UnicodeDecodeError:
             return Failed("INVALID_PARAMETER", "The input is not UTF-8.")
         except Exception as error:
-            log.exception("a message could not be made", queue=route.arn)
+            log.exception("a message could not be made", queue=arn)
             return Failed("INTERNAL_ERROR", f"Sending ended with {type(error).__name__}.", retry=True)
 
     async def deliver(self, delivery: Delivery) -> Outcome:
@@ -86,20 +95,20 @@ class QueueTarget(Generic[Queue]):
 
     def dead_letter(self, queue_arn: str, body: bytes, attributes: Mapping[str, str], trace: str | None) -> NewMessage:
         """The message that lays ``body`` in a dead-letter queue; ApiError when there is none or it refuses."""
-        queue = self._open(queue_arn, attributes.get("RULE_ARN"), None)
-        return self._message(queue, takeable(body), attributes=presentable(attributes), trace=trace)
-
-    def _open(self, queue_arn: str, rule_arn: str | None, role: str | None) -> Queue:
-        """The queue, when it takes messages from the rule."""
         queue = self._find(queue_arn)
         if queue is None:
             raise ApiError("QueueDoesNotExist", f"There is no queue {queue_arn}.")
-        reason = None if rule_arn is None else self._refuses(queue, rule_arn, role)
-        if rule_arn is not None and reason is not None:
+        if "RULE_ARN" in attributes:
+            self._demand(queue, queue_arn, attributes["RULE_ARN"], None)
+        return self._message(queue, takeable(body), attributes=presentable(attributes), trace=trace)
+
+    def _demand(self, queue: Queue, queue_arn: str, rule_arn: str, role: str | None) -> None:
+        """Raise unless the queue takes messages from the rule."""
+        reason = self._refuses(queue, rule_arn, role)
+        if reason is not None:
             who = sender_name(rule_arn, role)
             text = f"User: {who} is not authorized to perform: sqs:sendmessage on resource: {queue_arn} {reason}"
             raise ApiError("AccessDenied", text, 403)
-        return queue
 
 
 def no_queue() -> Failed:
