@@ -71,7 +71,8 @@ class Admission:
 
     def put(self, call: Call, bus: Bus, source: str | None, detail_type: str | None) -> None:
         """Let an entry of PutEvents onto a bus; AccessDeniedException."""
-        self.demand(call, bus, PUT_EVENTS, [bus.arn], _event_context(source, detail_type, forwarded=False))
+        if not _may_everything(call, bus):
+            self.demand(call, bus, PUT_EVENTS, [bus.arn], _event_context(source, detail_type, forwarded=False))
 
     def takes(self, delivery: Delivery, arn: Arn) -> bool:
         """Whether the bus of that ARN takes an event that a rule sends on to it."""
@@ -86,17 +87,17 @@ class Admission:
             return own
         head = _read_head(delivery.event)
         context = _event_context(head.source, head.detail_type, forwarded=True)
-        verdict = _judge(bus, self._principals.forwarding(delivery.route, bus.arn, context))
+        verdict = _policy(bus).judge(self._principals.forwarding(delivery.route, bus.arn, context))
         return verdict.allowed or (own and not verdict.denied)
 
     # -- operations
 
     def demand(self, call: Call, bus: Bus, action: str, resources: Sequence[str], context: Known) -> None:
         """Raise AccessDeniedException unless the caller may do this with a bus that is there."""
-        if bus.policy is None and bus.scope.account == call.account:
+        if _may_everything(call, bus):
             return
         request = self._principals.caller(call, action, resources, context)
-        verdict = _judge(bus, request)
+        verdict = _policy(bus).judge(request)
         if not verdict.allowed and (verdict.denied or bus.scope.account != call.account):
             raise _refusal(request, verdict)
 
@@ -110,8 +111,13 @@ class Admission:
         return self._find_foreign(call.scope, name_or_arn)
 
 
-def _judge(bus: Bus, request: Request) -> Verdict:
-    return (_NOTHING if bus.policy is None else read_policy(bus.policy)).judge(request)
+def _may_everything(call: Call, bus: Bus) -> bool:
+    """Whether it is the account's own bus, with nothing that denies; asked for every event on a bus with a policy."""
+    return bus.scope.account == call.account and not _policy(bus).can_deny
+
+
+def _policy(bus: Bus) -> Policy:
+    return _NOTHING if bus.policy is None else read_policy(bus.policy)
 
 
 def _event_context(source: str | None, detail_type: str | None, *, forwarded: bool) -> dict[str, str | list[str]]:

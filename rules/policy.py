@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -87,9 +87,13 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy, read once."""
+    """A policy, read once. ``can_deny`` says whether any statement is a denial."""
 
     statements: tuple[Statement, ...]
+    can_deny: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "can_deny", any(not statement.allows for statement in self.statements))
 
     @staticmethod
     def read(document: Mapping[str, Any]) -> Policy:
@@ -98,11 +102,6 @@ class Policy:
         variables = document.get("Version") == VERSION_WITH_VARIABLES
         statements = found if isinstance(found, list) else [found]
         return Policy(tuple(_statement(each, variables=variables) for each in statements))
-
-    @property
-    def can_deny(self) -> bool:
-        """Whether any statement is a denial."""
-        return any(not statement.allows for statement in self.statements)
 
     def judge(self, request: Request) -> Verdict:
         """What the policy says of a request."""
