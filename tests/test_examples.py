@@ -18,6 +18,7 @@ SAYS = {
     "demo": ("answered 503", "ERROR_CODE: ERROR_FROM_TARGET", "RETRY_ATTEMPTS: 2", "1 sent again", "started again"),
     "quickstart": ("accepted:", '"total": 250'),
     "wire_existing_arns": ("/charge", "/fulfil", "/notify"),
+    "two_accounts": ("no resource-based policy allows", "made by 222222222222", "an event of account 222222222222"),
     "dead_letters_and_redrive": ("RETRY_ATTEMPTS: 1", "sent again: 1", "answered with 200"),
 }
 """What one has to see when the example did what it is for."""
