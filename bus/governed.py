@@ -18,7 +18,7 @@ from typing import Any
 
 from bus.admission import Admission
 from bus.api import Method
-from bus.resources import Bus, Rule
+from bus.resources import Bus, Rule, rule_members
 from bus.scope import Call, Scope
 from rules.arn import DEFAULT_BUS, Arn, ArnError, bus_arn, parse, rule_arn
 from rules.errors import PatternError
@@ -183,6 +183,7 @@ class Gate:
             **_resource_tags(rule, bus, subject),
             **operation.keys(request),
             **({} if creator is None else {"events:creatoraccount": creator}),
+            **({} if rule is None else _service_of(rule)),
         }
         self._admission.demand(call, bus, action, subject.resources(bus.scope, bus.name), context)
 
@@ -219,6 +220,12 @@ def _creator_to_be(call: Call, action: str, subject: Subject, bus: Bus) -> str |
 
 
 _TAGGING = frozenset(("events:TagResource", "events:UntagResource", "events:ListTagsForResource"))
+
+
+def _service_of(rule: Rule) -> Keys:
+    """The service that a managed rule belongs to."""
+    service = rule_members(rule).get("ManagedBy")
+    return {} if service is None else {"events:managedby": service}
 
 
 def _resource_tags(rule: Rule | None, bus: Bus, subject: Subject) -> Keys:
