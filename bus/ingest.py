@@ -10,6 +10,7 @@ the loop. The answer is made from what the commit returned, never before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import repeat
 from secrets import token_hex
 from time import perf_counter
 from typing import Any, Protocol
@@ -227,21 +228,23 @@ class Ingest:
         *,
         luggage: Luggage = NOTHING,
         choose: Choose = lambda rules: rules,
+        keys: Iterable[str | None] = repeat(None),
     ) -> bool:
         """Put events of the bus's own making (replayed, scheduled, a service's) on a bus; False when it is not there.
 
-        ``choose`` makes the rules that receive an event from those that match it. All of them are stored or none:
-        raises StoreError when they could not be.
+        ``choose`` makes the rules that receive an event from those that match it. ``keys``, one for each event, let the
+        store know an event that comes again within its window, which then does nothing. All of them are stored or
+        none: raises StoreError when they could not be.
         """
         bus = self._find_bus(scope, bus_name)
         if bus is None:
             return False
         now = self._clock.now_ms()
         pending: list[_Received] = []
-        for arrival in arrivals:
+        for arrival, key in zip(arrivals, keys, strict=False):
             rules = choose(self._match(bus, arrival))
             event = Accepted(arrival.event_id, bus.number, now, arrival.envelope(), luggage, pack(luggage))
-            self._receive(_Received(scope, bus.name, arrival.source, rules, event, {}), pending)
+            self._receive(_Received(scope, bus.name, arrival.source, rules, event, {}, key), pending)
         if pending:
             await self._store_all(pending)
         return True
@@ -272,6 +275,8 @@ class Ingest:
         appends = [received.append() for received in pending]
         appended = await self._store.append(appends, lease_until=pending[0].event.ts + LEASE_MS)
         for received, stored in zip(pending, appended, strict=True):
+            if stored.duplicate:
+                continue
             self._accepted(received)
             self._dispatch.accepted(received.event, received.plan, stored)
 
@@ -290,11 +295,19 @@ class Ingest:
 class _Received:
     """An event between being matched and being stored."""
 
-    __slots__ = ("bus", "event", "plan", "result", "rules", "scope", "source")
+    __slots__ = ("bus", "event", "key", "plan", "result", "rules", "scope", "source")
 
     def __init__(
-        self, scope: Scope, bus: str, source: str, rules: list[Rule], event: Accepted, result: dict[str, Any]
+        self,
+        scope: Scope,
+        bus: str,
+        source: str,
+        rules: list[Rule],
+        event: Accepted,
+        result: dict[str, Any],
+        key: str | None = None,
     ) -> None:
+        self.key = key
         self.scope = scope
         self.bus = bus
         self.source = source
@@ -305,7 +318,10 @@ class _Received:
 
     def append(self) -> Append:
         event, plan = self.event, self.plan
-        return Append(event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages)
+        return Append(
+            event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages,
+            dedup_key=self.key,
+        )  # fmt: skip
 
 
 class _Instant:
