@@ -23,7 +23,7 @@ from bus.scope import Scope
 from bus.service_events import Put, dedup_key
 from rules.arn import DEFAULT_BUS
 from rules.cloudtrail import RecordError, read_record
-from rules.event import is_detail, load_json
+from rules.event import load_json
 
 LARGEST = 64 << 20
 """Most bytes that a request's file may have when it is unpacked."""
@@ -115,15 +115,16 @@ class CloudTrail:
 
 def _parse(text: bytes) -> object:
     try:
-        if text.startswith(b"{") and not is_detail(text.decode()):
-            raise RecordError("nests deeper than 1000 levels")
         return load_json(text)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"cannot be read: {error}") from None
 
 
 def read_file(body: bytes, *, limit: int = LARGEST) -> list[msgspec.Raw]:
-    """The records of a log file as they stand in it; ApiError when it is none, or longer than ``limit`` unpacked."""
+    """The records of a log file as they stand in it.
+
+    ApiError when it is none, when it nests to a thousand levels, or when it is longer than ``limit`` unpacked.
+    """
     text = unpack(body, limit=limit)
     try:
         return _read_file(text.decode("utf-8-sig")).Records

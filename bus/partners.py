@@ -227,7 +227,7 @@ class Partners:
         source = self._require_own(call.scope, request["EventSourceName"])
         of = ("partner-source-accounts", *call.scope, source.name)
         found, token = page([source], request, key=lambda each: each.customer, of=of)
-        shown = [{"Account": each.customer, **_times(each), "State": self._state(each)} for each in found]
+        shown = [{"Account": each.customer, **_times(each, self._state(each))} for each in found]
         return {"PartnerEventSourceAccounts": shown, **token}
 
     # -- the customer's operations
@@ -285,12 +285,14 @@ def _offer(source: Source) -> dict[str, Any]:
     return {"Arn": _arn(source), "Name": source.name}
 
 
-def _times(source: Source) -> dict[str, Any]:
-    """When the source was made, and while it is pending when it will be deleted; epoch seconds."""
-    times = {"CreationTime": source.created / 1000}
-    return times if source.expires is None else times | {"ExpirationTime": source.expires / 1000}
+def _times(source: Source, state: str | None) -> dict[str, Any]:
+    """When the source was made, its state, and while it is pending when it will be deleted; epoch seconds."""
+    shown: dict[str, Any] = {"CreationTime": source.created / 1000, "State": state}
+    if state == PENDING and source.expires is not None:
+        shown["ExpirationTime"] = source.expires / 1000
+    return shown
 
 
 def _described(source: Source, state: str) -> dict[str, Any]:
     partner = "/".join(source.name.split("/")[:2])
-    return {"Arn": _arn(source), "CreatedBy": partner, "Name": source.name, "State": state, **_times(source)}
+    return {"Arn": _arn(source), "CreatedBy": partner, "Name": source.name, **_times(source, state)}

@@ -22,7 +22,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 import aiohttp
@@ -72,6 +72,13 @@ class _Waiting:
     text: str
     born: float
     done: asyncio.Future[str] | None = None
+
+
+class Answered(NamedTuple):
+    """What the bus made of a request: a result for each event, and how many of them it dropped."""
+
+    results: list[dict[str, Any]]
+    dropped: int
 
 
 Lane = asyncio.Queue[_Waiting]
@@ -234,10 +241,9 @@ class ServiceSource:
 
     async def _send_durable(self, batch: list[_Waiting]) -> None:
         """Try until the bus has answered for each event, or has been away for too long for it."""
-        results: list[dict[str, Any]]
         while batch:
             try:
-                results, _ = await self._retrying(batch[0].born)(self._post, "durable", batch)
+                answered: Answered = await self._retrying(batch[0].born)(self._post, "durable", batch)
             except _Unanswered as error:
                 late = [each for each in batch if self._is_late(each.born)]
                 batch = batch[len(late) :]
@@ -248,7 +254,7 @@ class ServiceSource:
                     _fail(each, error)
                 return
             else:
-                for each, result in zip(batch, results, strict=True):
+                for each, result in zip(batch, answered.results, strict=True):
                     _settle(each, result)
                 return
 
@@ -267,15 +273,15 @@ class ServiceSource:
 
     async def _send_once(self, batch: list[_Waiting]) -> None:
         try:
-            results, dropped = await self._post("best-effort", batch)
+            answered = await self._post("best-effort", batch)
         except (_Unanswered, EventRefused) as error:
             self.dropped += len(batch)
             log.warning("best-effort events dropped", source=self.source, events=len(batch), reason=str(error))
         else:
-            self.dropped += dropped + sum("ErrorCode" in result for result in results)
+            self.dropped += answered.dropped + sum("ErrorCode" in result for result in answered.results)
 
-    async def _post(self, delivery: str, batch: list[_Waiting]) -> tuple[list[dict[str, Any]], int]:
-        """One request: its results, and how many the bus dropped; raises _Unanswered or EventRefused."""
+    async def _post(self, delivery: str, batch: list[_Waiting]) -> Answered:
+        """One request; raises _Unanswered or EventRefused."""
         assert self._session is not None
         body = f'{{"Delivery":"{delivery}","Entries":[{",".join(each.text for each in batch)}]}}'.encode()
         headers = self._client.headers("POST", PATH, body)
@@ -289,7 +295,7 @@ class ServiceSource:
             raise _Unanswered(f"{self._client.endpoint} answered {status}")
         if status >= 400:
             raise EventRefused(f"{answer.get('error', status)}: {answer.get('message', 'no reason given')}")
-        return answer["Entries"], answer.get("DroppedEntryCount", 0)
+        return Answered(answer["Entries"], answer.get("DroppedEntryCount", 0))
 
     def _tell(self, state: RetryCallState) -> None:
         """Of an outage, its beginning is worth a line."""
