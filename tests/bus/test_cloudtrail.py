@@ -119,7 +119,7 @@ async def test_a_record_that_is_too_large_is_refused_alone() -> None:
     assert (loaded.accepted, loaded.reasons) == (1, [(0, "is larger than 10000 bytes")])
 
 
-@pytest.mark.parametrize("odd", [b'"\\ud800"', b"1e999", b"9" * 5000, b'{"a":' * 900 + b"1" + b"}" * 900])
+@pytest.mark.parametrize("odd", [b"1e999", b"9" * 5000, b'{"a":' * 900 + b"1" + b"}" * 900])
 async def test_odd_json_is_kept(odd: bytes) -> None:
     bench = Bench()
     record = json.dumps(GOOD[1])[:-1].encode() + b', "odd": %b}' % odd
