@@ -312,7 +312,12 @@ async def _run(lane: Lane, send: Send) -> None:
         while True:
             batch = [ahead or await lane.get()]
             ahead = _fill(lane, batch)
-            await send(batch)
+            try:
+                await send(batch)
+            except Exception as error:  # a fault must not leave those behind waiting for ever
+                log.exception("events could not be sent", events=len(batch))
+                for each in batch:
+                    _fail(each, SourceError(f"sending ended with {type(error).__name__}: {error}"))
             for _ in batch:
                 lane.task_done()
     finally:

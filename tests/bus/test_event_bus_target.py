@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,3 +123,25 @@ async def test_where_accounts_are_told_apart_no_event_leaves_its_own() -> None:
     assert buses.calls == []
     for own in (SAME_REGION, OTHER_REGION):
         assert await apart.deliver(delivery(own)) == Delivered()
+
+
+@pytest.mark.parametrize(
+    ("bus", "source", "let_in"),
+    [
+        ("aws.partner/example.com/orders", "aws.s3", False),
+        ("aws.partner/example.com/orders", "aws.partner/example.com/orders", True),
+        ("aws.partner/example.com/orders", "shop", True),
+        ("second", "aws.s3", True),
+    ],
+)
+async def test_partner_buses_receive_no_events_of_services(bus: str, source: str, let_in: bool) -> None:
+    envelope = {
+        "version": "0", "id": "id-1", "detail-type": "t", "source": source, "account": HERE.account,
+        "time": "2026-03-02T09:00:00Z", "region": HERE.region, "resources": [], "detail": {},
+    }  # fmt: skip
+    buses = Buses()
+    sent = replace(delivery(SAME_REGION.replace("second", bus)), event=json.dumps(envelope).encode())
+    outcome = await EventBus(buses, across_accounts=True).deliver(sent)
+    refused = Failed("NO_PERMISSIONS", "Partner event buses do not receive events of AWS services.")
+    assert outcome == (Delivered() if let_in else refused)
+    assert len(buses.calls) == int(let_in)
