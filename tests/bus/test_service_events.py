@@ -97,6 +97,18 @@ async def test_a_detail_may_be_given_as_text_and_stays_to_the_digit(detail: byte
     ("entry", "code", "message"),
     [
         (7, "InvalidArgument", "The entry is not an event. Reason: Expected `object`, got `int`."),
+        (b'"\xff"', "InvalidArgument", "The entry is not an event. Reason: "),
+        (b'{"source":"\xff","detail-type":"t","detail":{}}', "InvalidArgument", "The entry is not an event. Reason: "),
+        (
+            b'{"source":"aws.s3","detail-type":"t","detail":{"a":"\xff"}}',
+            "InvalidArgument",
+            "Parameter detail is not valid. Reason: it is not text in UTF-8.",
+        ),
+        (
+            b'{"source":"aws.s3","detail-type":"t","detail":"\xff"}',
+            "InvalidArgument",
+            "Parameter detail is not valid. Reason: it is not text in UTF-8.",
+        ),
         ({**EVENT, "detailType": "x"}, "InvalidArgument", "The entry is not an event. Reason: Object contains unknown"),
         ({"source": "aws.s3", "detail": {}}, "InvalidArgument", "The entry is not an event. Reason: Object missing"),
         ({**EVENT, "source": 7}, "InvalidArgument", "The entry is not an event. Reason: Expected `str`, got `int`"),
