@@ -18,6 +18,14 @@ SAYS = {
     "demo": ("answered 503", "ERROR_CODE: ERROR_FROM_TARGET", "RETRY_ATTEMPTS: 2", "1 sent again", "started again"),
     "quickstart": ("accepted:", '"total": 250'),
     "wire_existing_arns": ("/charge", "/fulfil", "/notify"),
+    "cloudtrail_assume_role": (
+        "4 records put",
+        "AssumeRole of arn:aws:iam::111122223333:role/deploy by alice",
+        "role/audit by bob",
+        "ENABLED alone receives none of them",
+    ),
+    "partner_source": ("PENDING", "lost", "ACTIVE", '"order": 2', "DELETED"),
+    "service_source": ("while the bus is down", '"key": "invoice-2.pdf"', "3 of 3 arrived, in their order"),
     "dead_letters_and_redrive": ("RETRY_ATTEMPTS: 1", "sent again: 1", "answered with 200"),
 }
 """What one has to see when the example did what it is for."""
