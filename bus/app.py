@@ -16,7 +16,7 @@ from bus.api.model import load_events, load_queues
 from bus.api.operations import Operations
 from bus.api.request import Receive, Send
 from bus.api.request import Scope as AsgiScope
-from bus.api.rpc import Rpc
+from bus.api.rpc import Rpc, ShortCut
 from bus.api.sources import SourceRoutes
 from bus.buses import Buses
 from bus.catalog import Catalog
@@ -25,6 +25,7 @@ from bus.cloudtrail import CloudTrail
 from bus.config import Settings
 from bus.dead_letters import DeadLetters
 from bus.dispatch import Dispatch
+from bus.entries import read_entries
 from bus.errors import StoreError, StoreUnavailable, validation
 from bus.ingest import Ingest
 from bus.metrics import Metrics
@@ -152,6 +153,7 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
         max_body_bytes=settings.max_body_bytes,
         error_codes=ERROR_CODES,
         refused={"events:PutEvents": ingest.refused, "events:PutPartnerEvents": partner_events.refused},
+        short_cuts={"events:PutEvents": ShortCut(read_entries, ingest.put_entries)},
     )
     operations = _operations(settings, clock, ids, state, access, dispatch, metrics, watchers, sources)
     await _begin(settings, state, dispatch, stack)
@@ -242,6 +244,7 @@ def _connect(
         dead_letter=queue_target.dead_letter,
         max_in_flight=settings.max_in_flight,
     )
+    state.wires.changed = dispatch.look_for_targets
     ingest = Ingest(
         state.store,
         clock,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,9 +24,9 @@ HOP_MESSAGE = (
 DENIED = Failed("NO_PERMISSIONS", "Lack of permissions to invoke cross account target.")
 
 
-def delivery(arn: str, hops: tuple[int, int] = (0, 0)) -> Delivery:
+def delivery(arn: str, hops: tuple[int, int] = (0, 0), event: bytes = b'{"id":"id-1"}') -> Delivery:
     route = Route(1, HERE, "first", "r", "arn:rule", {"Id": "bus", "Arn": arn})
-    return Delivery(route, "id-1", b"rendered", b'{"id":"id-1"}', 1, 0, "Root=1", hops)
+    return Delivery(route, "id-1", b"rendered", event, 1, 0, "Root=1", hops)
 
 
 class Buses:
@@ -140,7 +139,7 @@ async def test_partner_buses_receive_no_events_of_services(bus: str, source: str
         "time": "2026-03-02T09:00:00Z", "region": HERE.region, "resources": [], "detail": {},
     }  # fmt: skip
     buses = Buses()
-    sent = replace(delivery(SAME_REGION.replace("second", bus)), event=json.dumps(envelope).encode())
+    sent = delivery(SAME_REGION.replace("second", bus), event=json.dumps(envelope).encode())
     outcome = await EventBus(buses, across_accounts=True).deliver(sent)
     refused = Failed("NO_PERMISSIONS", "Partner event buses do not receive events of AWS services.")
     assert outcome == (Delivered() if let_in else refused)
