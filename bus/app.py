@@ -18,9 +18,11 @@ from bus.api.operations import Operations
 from bus.api.request import Receive, Send
 from bus.api.request import Scope as AsgiScope
 from bus.api.rpc import Rpc, ShortCut
+from bus.api.sources import SourceRoutes
 from bus.buses import Buses
 from bus.catalog import Catalog
 from bus.clock import Clock, IdSource, SystemClock
+from bus.cloudtrail import CloudTrail
 from bus.config import Settings
 from bus.dead_letters import DeadLetters
 from bus.dispatch import Dispatch
@@ -29,10 +31,13 @@ from bus.errors import StoreError, StoreUnavailable, validation
 from bus.governed import Gate, Governed, governed
 from bus.ingest import Ingest
 from bus.metrics import Metrics
+from bus.partner_events import PartnerEvents
+from bus.partners import Partners
 from bus.permissions import Permissions
 from bus.principals import Principals
 from bus.queues import ERROR_CODES, Queues
 from bus.scope import Call, Scope
+from bus.service_events import ServiceEvents
 from bus.store.sqlite import SqliteStore, open_store
 from bus.tags import Tags
 from bus.targets import Route, Target
@@ -133,16 +138,28 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     admission = Admission(state.principals, find=state.buses.find, find_foreign=state.buses.find_foreign)
     dispatch, ingest = _connect(settings, clock, ids, state, addresses, metrics, watchers, admission, stack)
     access = Access(settings, clock=clock)
+    partner_events = PartnerEvents(
+        clock, ids, metrics=metrics, destination=state.partners.destination, put=ingest.put,
+        max_bytes=settings.max_put_events_bytes,
+    )  # fmt: skip
+    sources = _sources(settings, clock, ids, ingest, metrics, stack)
     rpc = Rpc(
         [load_events(), load_queues()],
-        [ingest, *_behind_gate(state, admission), Permissions(state.buses.change_policy), state.queues],
+        [
+            ingest,
+            *_behind_gate(state, admission),
+            Permissions(state.buses.change_policy),
+            state.queues,
+            state.partners,
+            partner_events,
+        ],
         access=access,
         max_body_bytes=settings.max_body_bytes,
         error_codes=ERROR_CODES,
-        refused={"events:PutEvents": ingest.refused},
+        refused={"events:PutEvents": ingest.refused, "events:PutPartnerEvents": partner_events.refused},
         short_cuts={"events:PutEvents": ShortCut(read_entries, ingest.put_entries)},
     )
-    operations = _operations(settings, clock, ids, state, access, dispatch, metrics, watchers)
+    operations = _operations(settings, clock, ids, state, access, dispatch, metrics, watchers, sources)
     await _begin(settings, state, dispatch, stack)
     return App(
         settings, state.store, state.queues, state.buses, state.catalog, state.wires, ingest, dispatch, metrics,
@@ -171,6 +188,7 @@ class State:
     buses: Buses
     catalog: Catalog
     wires: Wires
+    partners: Partners
 
 
 async def _open_state(
@@ -186,13 +204,34 @@ async def _open_state(
     store.on_messages = queues.arrived
 
     catalog: Catalog
-    buses = Buses(store, clock, has_rules=lambda number: catalog.has_rules(number))  # noqa: PLW0108 - catalog comes next
+    partners: Partners
+    buses = Buses(
+        store,
+        clock,
+        has_rules=lambda number: catalog.has_rules(number),  # noqa: PLW0108 - catalog comes next
+        partners=lambda: partners,
+    )
+    partners = Partners(store, clock, find_bus=buses.find, lock=buses.lock)
     catalog = Catalog(store, settings, require_bus=buses.require, lock=buses.lock, check_url=addresses.check_url)
     wires = Wires(store, addresses.check_url)
     await buses.load()
+    await partners.load()
     await catalog.load()
     await wires.load()
-    return State(principals, store, queues, buses, catalog, wires)
+    return State(principals, store, queues, buses, catalog, wires, partners)
+
+
+def _sources(
+    settings: Settings, clock: Clock, ids: IdSource, ingest: Ingest, metrics: Metrics, stack: AsyncExitStack
+) -> SourceRoutes:
+    """The ways in for services and log files."""
+    most = settings.max_put_events_bytes
+    services = ServiceEvents(
+        clock, ids, metrics=metrics, put=ingest.put, max_bytes=most, most_waiting=settings.best_effort_buffer
+    )
+    services.start()
+    stack.push_async_callback(services.close)
+    return SourceRoutes(services, CloudTrail(ids, metrics=metrics, put=ingest.put, max_bytes=most))
 
 
 def _connect(
@@ -252,6 +291,7 @@ def _operations(
     dispatch: Dispatch,
     metrics: Metrics,
     watchers: Watchers,
+    sources: SourceRoutes,
 ) -> Operations:
     """The operator's side."""
     store = state.store
@@ -271,10 +311,12 @@ def _operations(
         wires=state.wires,
         watchers=watchers,
         dead_letters=dead_letters,
-        admit=lambda request: access.admit_operator(request) is not None,
+        admit=access.admit_operator,
         rules=state.catalog.rules_summary,
         find_queue=lambda text: state.queues.find(_queue_arn(settings, text)),
         health=lambda: _health(store, dispatch),
+        more=sources.rows,
+        longest={path: settings.max_body_bytes for _, path, _ in sources.rows},
     )
 
 

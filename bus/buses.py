@@ -1,4 +1,4 @@
-"""Event buses: the default one of every scope, and custom ones.
+"""Event buses: the default one of every scope, custom ones, and those for partner event sources.
 
 The default bus is there without having been created, and it is not written down until someone updates
 or tags it: its number is derived from its scope instead of being handed out, so an event can be stored
@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -34,15 +34,30 @@ _DESCRIBED = ("Description", "KmsKeyIdentifier", "DeadLetterConfig", "LogConfig"
 _PREFIX = "event-bus/"
 
 
+class Partnership(Protocol):
+    """What making and deleting a partner bus does to its source: a change to be written with the bus's own, and what
+    is to be called when that is done."""
+
+    def bus_made(self, customer: Scope, name: str) -> tuple[ConfChange, Callable[[], None]]: ...
+    def bus_deleted(self, customer: Scope, name: str) -> tuple[ConfChange, Callable[[], None]] | None: ...
+
+
 class Buses:
     """The bus operations, and the look-up that every event goes through.
 
-    ``has_rules`` says whether the bus of a number still has rules.
+    ``has_rules`` says whether the bus of a number still has rules; ``partners`` has the partner event sources.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, *, has_rules: Callable[[int], bool], quotas: Quotas | None = None
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        has_rules: Callable[[int], bool],
+        quotas: Quotas | None = None,
+        partners: Callable[[], Partnership] | None = None,
     ) -> None:
+        self._partners = partners
         self._store = store
         self._clock = clock
         self._has_rules = has_rules
@@ -120,31 +135,39 @@ class Buses:
         if bus.name != DEFAULT_BUS:
             self._custom.setdefault(bus.scope, {})[bus.name] = bus
 
-    async def _save(self, bus: Bus) -> None:
-        await self._store.conf_put([ConfChange(KIND, bus.key, dump_bus(bus))])
+    async def _save(self, bus: Bus, rider: tuple[ConfChange, Callable[[], None]] | None = None) -> None:
+        await self._write(ConfChange(KIND, bus.key, dump_bus(bus)), rider)
         self._keep(bus)
+
+    async def _write(self, change: ConfChange, rider: tuple[ConfChange, Callable[[], None]] | None) -> None:
+        """Write a bus's change, and together with it that of its source."""
+        if rider is None:
+            await self._store.conf_put([change])
+            return
+        await self._store.conf_put([change, rider[0]])
+        rider[1]()
 
     # -- operations
 
     async def create_event_bus(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
-        name = request["Name"]
-        self._check_new(name, request.get("EventSourceName"))
+        name, source = request["Name"], request.get("EventSourceName")
+        _check_new(name, source)
         tags = given_tags(request.get("Tags") or (), self._quotas)
         async with self.lock(call.scope):
+            made = None if source is None else self._source_made(call.scope, source)
             if self.find(call.scope, name) is not None:
                 raise ApiError("ResourceAlreadyExistsException", f"Event bus {name} already exists.")
             # The default bus counts, as one that an account always has.
             check_quota(len(self._custom.get(call.scope, ())) + 2, self._quotas.event_buses)
             now = self._clock.now_ms()
             bus = Bus(self._store.allocate(), call.scope, name, now, now, _described(request), tags)
-            await self._save(bus)
+            await self._save(bus, made)
         return {"EventBusArn": bus.arn, **bus.described}
 
-    def _check_new(self, name: str, source: str | None) -> None:
-        if source is not None:
+    def _source_made(self, scope: Scope, source: str) -> tuple[ConfChange, Callable[[], None]]:
+        if self._partners is None:
             raise not_found(f"Event source {source} does not exist.")
-        if "/" in name:
-            raise validation("Event bus name must not contain '/'.")
+        return self._partners().bus_made(scope, source)
 
     async def update_event_bus(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         async with self.lock(call.scope):
@@ -162,7 +185,8 @@ class Buses:
                 raise validation("Cannot delete event bus default.")
             if self._has_rules(bus.number):
                 raise validation("EventBus can't be deleted since it has rules.")
-            await self._store.conf_put([ConfChange(KIND, bus.key, None)])
+            gone = self._partners().bus_deleted(bus.scope, bus.name) if self._partners and "/" in bus.name else None
+            await self._write(ConfChange(KIND, bus.key, None), gone)
             del self._custom[bus.scope][bus.name]
             del self._known[bus.scope, bus.name], self._known[bus.scope, bus.arn]
 
@@ -198,6 +222,16 @@ class Buses:
         async with self.lock(scope):
             bus = self.require(scope, str(arn))
             await self._save(replace(bus, tags=change(bus.tags)))
+
+
+def _check_new(name: str, source: str | None) -> None:
+    if source is not None:
+        if name != source:
+            raise validation(f"Event bus name {name} must match event source name {source}.")
+    elif name.startswith("aws."):
+        raise validation("EventBus name starting with 'aws.' is not valid.")
+    elif "/" in name:
+        raise validation("Event bus name must not contain '/'.")
 
 
 def _arn(scope: Scope, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from bus import __version__
+from bus.commands.cloudtrail import cloudtrail
 from bus.commands.dead_letters import dlq
 from bus.commands.options import AUTO_PREFIX
 from bus.commands.pattern import test_pattern
@@ -39,5 +40,5 @@ def main() -> None:
     """
 
 
-for command in (serve_command, put, tail, rules, wire, dlq, test_pattern):
+for command in (serve_command, put, cloudtrail, tail, rules, wire, dlq, test_pattern):
     main.add_command(command)

@@ -61,6 +61,9 @@ class Settings:
     )  # fmt: skip
     webhook_timeout: float = setting(30.0, "Seconds a webhook may take to answer one attempt.", metavar="SECONDS")
     max_in_flight: int = setting(64, "Most attempts under way at one target at a time.", metavar="N")
+    best_effort_buffer: int = setting(
+        10_000, "Best-effort service events that may wait in memory; what comes beyond is dropped.", metavar="N"
+    )
     aws_endpoint_url: str | None = setting(
         None, "Where targets with an AWS ARN that no wire covers are invoked: a URL, or `aws` for AWS itself.",
         metavar="URL",
@@ -151,6 +154,7 @@ def _check_numbers(settings: Settings) -> None:
         "max_event_pattern": (1, 4096),
         "webhook_timeout": (0.001, 3600),
         "max_in_flight": (1, 10_000),
+        "best_effort_buffer": (1, 10_000_000),
         "queue_recreate_wait": (0, 3600),
         "stop_grace": (0, 3600),
     }

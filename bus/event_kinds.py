@@ -15,6 +15,7 @@ from bus.arrival import Arrival
 from bus.metrics import Metrics, RuleCounts
 from bus.scope import Scope
 from bus.targets import Route
+from rules.cloudtrail import API_CALL
 from rules.event import (
     NOT_AUTHORIZED_SOURCE,
     EntryFault,
@@ -28,7 +29,7 @@ from rules.event import (
 )
 from rules.flatten import EventError
 from rules.index import MatchIndex, Narrowing
-from rules.states import CLOUDTRAIL_SUFFIX, receives
+from rules.states import receives
 
 REMEMBERED = 1024
 """Kinds kept per view, and selections kept per kind; more than these are worked out each time."""
@@ -92,7 +93,7 @@ class EventKind:
         self.missing = missing_member(source, detail_type)
         self.refused: EntryFault | None = NOT_AUTHORIZED_SOURCE if self.source.startswith("aws.") else None
         self.size = utf8_length(self.source) + utf8_length(self.detail_type)
-        self.withholding = self.detail_type.endswith(CLOUDTRAIL_SUFFIX)
+        self.withholding = self.detail_type == API_CALL
         """Whether the state of a rule may keep some of these events from it."""
         self._index = view.index
         self._narrowing: Narrowing[Any] | None = None

@@ -11,6 +11,7 @@ returned, never before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from secrets import token_hex
 from time import perf_counter
 from typing import Any, Protocol
@@ -237,23 +238,26 @@ class Ingest:
         luggage: Luggage = NOTHING,
         choose: Choose | None = None,
         body: bytes | None = None,
+        keys: Iterable[str | None] = repeat(None),
     ) -> bool:
         """Put events of the bus's own making (replayed, scheduled, a service's) on a bus; False when it is not there.
 
         ``choose`` makes the rules that receive an event from those that match it; ``body`` is the envelope, where it
-        is at hand already. All of them are stored or none: raises StoreError when they could not be.
+        is at hand already. ``keys``, one for each event, let the store know an event that comes again within its
+        window, which then does nothing. All of them are stored or none: raises StoreError when they could not be.
         """
         view = self._view(self._find_bus(scope, bus_name))
         if view.bus is None:
             return False
         now = self._clock.now_ms()
         taken = []
-        for arrival in arrivals:
+        for arrival, key in zip(arrivals, keys, strict=False):
             kind = view.kind(arrival.source, arrival.detail_type)
             selection = kind.select(kind.match(arrival) or (), arrival)
             if choose is not None:
                 selection = view.selection(choose(list(selection.rules)))
             taken.append(self._received(view, kind, selection, arrival, now, luggage, {}, body))
+            taken[-1].key = key
         await self._store_all(taken)
         return True
 
@@ -297,7 +301,7 @@ class Ingest:
             return
         rows, messages = [], []
         for received in waiting:
-            if received.plan.deliveries:
+            if received.plan.deliveries or received.key is not None:
                 rows.append(received)
             else:
                 messages += received.plan.messages
@@ -305,9 +309,10 @@ class Ingest:
         appended = await self._store.append(appends, messages=messages, lease_until=waiting[0].event.ts + LEASE_MS)
         for received, stored in zip(rows, appended, strict=True):
             received.stored = stored
-        for received in waiting:
+        new = [received for received in waiting if not received.stored.duplicate]
+        for received in new:
             self._accepted(received)
-        self._dispatch.accepted([(received.event, received.plan, received.stored) for received in waiting])
+        self._dispatch.accepted([(received.event, received.plan, received.stored) for received in new])
 
     def _accepted(self, received: _Received) -> None:
         """The event is taken for good: count what it matched, and show it to whoever looks."""
@@ -351,10 +356,14 @@ class _Received(msgspec.Struct, gc=False):
     result: dict[str, Any]
     plan: Any
     stored: Appended = NOWHERE
+    key: str | None = None
 
     def append(self) -> Append:
         event, plan = self.event, self.plan
-        return Append(event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages)
+        return Append(
+            event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages,
+            dedup_key=self.key,
+        )  # fmt: skip
 
 
 def _time_of(entry: Entry, now: str, fault: EntryFault | None) -> tuple[str, EntryFault | None]:

@@ -14,6 +14,7 @@ from rules.errors import PatternError
 from rules.flatten import EventError, Repeated, parse_event
 from rules.operators import AnythingBut, Wildcard
 from rules.pattern import Pattern
+from rules.states import RuleState
 
 _REQUIRED_OF_EVENT = ("id", "detail-type", "source", "account", "time", "region")
 
@@ -25,6 +26,8 @@ def check_rule(request: Mapping[str, Any], settings: Settings) -> None:
         raise validation("ScheduleExpression is supported only on the default event bus.")
     if not pattern and not schedule:
         raise validation("Parameter(s) EventPattern or ScheduleExpression must be specified.")
+    if request.get("State") == RuleState.ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS and _is_partner(request):
+        raise validation(f"State {request['State']} is not supported on partner event buses.")
     if schedule:
         _check_schedule(schedule)
     if pattern:
@@ -36,6 +39,10 @@ def check_rule(request: Mapping[str, Any], settings: Settings) -> None:
 
 def _is_default(name_or_arn: str | None) -> bool:
     return name_or_arn is None or name_or_arn.rpartition("event-bus/")[2] == DEFAULT_BUS
+
+
+def _is_partner(request: Mapping[str, Any]) -> bool:
+    return str(request.get("EventBusName")).rpartition("event-bus/")[2].startswith("aws.partner/")
 
 
 def _check_schedule(schedule: str) -> None:

@@ -19,6 +19,14 @@ SAYS = {
     "quickstart": ("accepted:", '"total": 250'),
     "wire_existing_arns": ("/charge", "/fulfil", "/notify"),
     "two_accounts": ("no resource-based policy allows", "made by 222222222222", "an event of account 222222222222"),
+    "cloudtrail_assume_role": (
+        "4 records put",
+        "AssumeRole of arn:aws:iam::111122223333:role/deploy by alice",
+        "role/audit by bob",
+        "ENABLED alone receives none of them",
+    ),
+    "partner_source": ("PENDING", "lost", "ACTIVE", '"order": 2', "DELETED"),
+    "service_source": ("while the bus is down", '"key": "invoice-2.pdf"', "3 of 3 arrived, in their order"),
     "dead_letters_and_redrive": ("RETRY_ATTEMPTS: 1", "sent again: 1", "answered with 200"),
 }
 """What one has to see when the example did what it is for."""

@@ -35,6 +35,7 @@ LEVELS = {
     "bus.buses": 3,
     "bus.catalog": 3,
     "bus.wires": 3,
+    "bus.partners": 3,
     "bus.queues": 3,
     "bus.watchers": 3,
     "bus.arrival": 3,
@@ -51,10 +52,14 @@ LEVELS = {
     "bus.ingest": 4,
     "bus.dispatch": 4,
     "bus.dead_letters": 4,
+    "bus.partner_events": 4,
+    "bus.service_events": 4,
+    "bus.cloudtrail": 4,
     "bus.api": 5,
     "bus.app": 6,
     "bus.server": 6,
     "bus.client": 6,
+    "bus.sources": 6,
     "bus.commands": 6,
     "bus.cli": 6,
     "bus.__main__": 6,
@@ -65,7 +70,8 @@ LEVELS |= {f"bus.targets.{path.stem}": 5 for path in (ROOT / "bus" / "targets").
 
 # Capabilities do not know each other: what one needs of another arrives as a callable.
 STRANGERS = {
-    "bus.buses", "bus.catalog", "bus.wires", "bus.queues", "bus.ingest", "bus.dispatch", "bus.dead_letters"
+    "bus.buses", "bus.catalog", "bus.wires", "bus.queues", "bus.ingest", "bus.dispatch", "bus.dead_letters",
+    "bus.partners",
 }  # fmt: skip
 
 PURE_STDLIB = {

@@ -16,12 +16,15 @@ from typing import Protocol
 import structlog
 
 from bus.accepted import Luggage
+from bus.arrival import open_envelope
 from bus.errors import ApiError, StoreError
 from bus.scope import Scope
 from bus.targets import Delivered, Delivery, Failed, Outcome
 from rules.arn import Arn, ArnError, parse
 
 NO_PERMISSIONS = Failed("NO_PERMISSIONS", "Lack of permissions to invoke cross account target.")
+NOT_FOR_PARTNERS = Failed("NO_PERMISSIONS", "Partner event buses do not receive events of AWS services.")
+PARTNER = "aws.partner/"
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +59,8 @@ class EventBus:
             return Failed("INVALID_PARAMETER", str(error))
         if not self._takes(delivery, bus):
             return NO_PERMISSIONS
+        if _is_kept_out(delivery, bus):
+            return NOT_FOR_PARTNERS
         crosses = bus.region != delivery.route.scope.region
         return hop_refusal(delivery, crosses=crosses) or await self._hop(delivery, bus, crosses=crosses)
 
@@ -80,6 +85,14 @@ class EventBus:
             return Failed("INTERNAL_ERROR", f"Forwarding ended with {type(error).__name__}.", retry=True)
         # AWS acknowledges and drops what is sent to an absent bus of one's own account.
         return Delivered() if there or bus.account == delivery.route.scope.account else NO_PERMISSIONS
+
+
+def _is_kept_out(delivery: Delivery, bus: Arn) -> bool:
+    """Whether an event of an AWS service is on its way to the bus of a partner."""
+    if not bus.resource.startswith("event-bus/" + PARTNER):
+        return False
+    source = open_envelope(delivery.event).source
+    return source.startswith("aws.") and not source.startswith(PARTNER)
 
 
 def count_hop(hops: tuple[int, int], *, crosses: bool) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -24,9 +25,9 @@ HOP_MESSAGE = (
 DENIED = Failed("NO_PERMISSIONS", "Lack of permissions to invoke cross account target.")
 
 
-def delivery(arn: str, hops: tuple[int, int] = (0, 0)) -> Delivery:
+def delivery(arn: str, hops: tuple[int, int] = (0, 0), event: bytes = b'{"id":"id-1"}') -> Delivery:
     route = Route(1, HERE, "first", "r", "arn:rule", {"Id": "bus", "Arn": arn})
-    return Delivery(route, "id-1", b"rendered", b'{"id":"id-1"}', 1, 0, "Root=1", hops)
+    return Delivery(route, "id-1", b"rendered", event, 1, 0, "Root=1", hops)
 
 
 class Buses:
@@ -132,3 +133,25 @@ async def test_a_bus_that_does_not_take_the_event_is_not_bothered_with_it() -> N
     for own in (SAME_REGION, OTHER_REGION):
         assert await target.deliver(delivery(own)) == Delivered()
     assert asked == [("id-1", OTHER_ACCOUNT), ("id-1", SAME_REGION), ("id-1", OTHER_REGION)]
+
+
+@pytest.mark.parametrize(
+    ("bus", "source", "let_in"),
+    [
+        ("aws.partner/example.com/orders", "aws.s3", False),
+        ("aws.partner/example.com/orders", "aws.partner/example.com/orders", True),
+        ("aws.partner/example.com/orders", "shop", True),
+        ("second", "aws.s3", True),
+    ],
+)
+async def test_partner_buses_receive_no_events_of_services(bus: str, source: str, let_in: bool) -> None:
+    envelope = {
+        "version": "0", "id": "id-1", "detail-type": "t", "source": source, "account": HERE.account,
+        "time": "2026-03-02T09:00:00Z", "region": HERE.region, "resources": [], "detail": {},
+    }  # fmt: skip
+    buses = Buses()
+    sent = delivery(SAME_REGION.replace("second", bus), event=json.dumps(envelope).encode())
+    outcome = await EventBus(buses, takes=lambda delivery, bus: True).deliver(sent)
+    refused = Failed("NO_PERMISSIONS", "Partner event buses do not receive events of AWS services.")
+    assert outcome == (Delivered() if let_in else refused)
+    assert len(buses.calls) == int(let_in)

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bus.accepted import Accepted, Luggage
-from bus.arrival import Arrival
+from bus.arrival import Arrival, Envelope
 from bus.clock import IdSource, ManualClock
 from bus.errors import ApiError, StoreUnavailable
 from bus.ingest import NOT_STORED, Ingest
@@ -82,6 +83,7 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.appends: list[Append] = []
+        self.known: set[str] = set()
         self.error: Exception | None = None
         self.gate: asyncio.Event | None = None
 
@@ -93,7 +95,7 @@ class FakeStore:
         if self.error is not None:
             raise self.error
         self.appends.extend(batch)
-        return [Appended(number) for number, _ in enumerate(batch, start=1)]
+        return [Appended(number, (), each.dedup_key in self.known) for number, each in enumerate(batch, start=1)]
 
 
 class Bench:
@@ -320,6 +322,17 @@ async def test_whoever_puts_an_event_may_choose_among_the_rules_that_match() -> 
 
 async def test_putting_on_an_absent_bus_says_so() -> None:
     assert not await Bench().ingest.put(SCOPE, "absent", [inside()])
+
+
+async def test_an_event_that_comes_again_is_neither_counted_nor_handed_over() -> None:
+    bench = Bench()
+    bench.store.known = {"known"}
+    envelope = Envelope("i", "aws.s3", SCOPE.account, "t", SCOPE.region, msgspec.Raw(b"{}"), "Object Created")
+    arrivals = [Arrival.of_envelope(envelope, each, "2026-03-02T09:00:00Z") for each in ("first", "again", "third")]
+    assert await bench.ingest.put(SCOPE, "default", arrivals, keys=["new", "known", None])
+    assert [each.dedup_key for each in bench.store.appends] == ["new", "known", None]
+    assert [event.event_id for event in bench.dispatch.handed_over] == ["first", "third"]
+    assert bench.metrics.matched == 2
 
 
 FAULTY = st.fixed_dictionaries(
