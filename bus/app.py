@@ -17,13 +17,17 @@ from bus.api.operations import Operations
 from bus.api.request import Receive, Send
 from bus.api.request import Scope as AsgiScope
 from bus.api.rpc import Rpc
+from bus.api_destinations import ApiDestinations
 from bus.buses import Buses
 from bus.catalog import Catalog
 from bus.clock import Clock, IdSource, SystemClock
 from bus.config import Settings
+from bus.connections import Connections
+from bus.connections.secrets import open_vault
 from bus.dead_letters import DeadLetters
 from bus.dispatch import Dispatch
 from bus.errors import StoreError, StoreUnavailable, validation
+from bus.https_endpoint import HttpsEndpoints
 from bus.ingest import Ingest
 from bus.metrics import Metrics
 from bus.queues import ERROR_CODES, Queues
@@ -32,10 +36,13 @@ from bus.store.sqlite import SqliteStore, open_store
 from bus.tags import Tags
 from bus.targets import Route, Target
 from bus.targets.addresses import Addresses
+from bus.targets.api_destination import TIMEOUT_S, ApiDestinationTarget
 from bus.targets.aws import AwsService
 from bus.targets.event_bus import EventBus
+from bus.targets.http_client import HttpClient
 from bus.targets.log import LogGroup, lines_for
 from bus.targets.queue import QueueTarget
+from bus.targets.token_request import TokenRequests
 from bus.targets.webhook import Webhook
 from bus.targets.wired import Wired
 from bus.watchers import Watchers
@@ -129,7 +136,15 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     access = Access(settings, clock=clock)
     rpc = Rpc(
         [load_events(), load_queues()],
-        [ingest, state.buses, state.catalog, Tags({"rule": state.catalog, "event-bus": state.buses}), state.queues],
+        [
+            ingest,
+            state.buses,
+            state.catalog,
+            Tags({"rule": state.catalog, "event-bus": state.buses}),
+            state.queues,
+            state.destinations.connections,
+            state.destinations.api_destinations,
+        ],
         access=access,
         max_body_bytes=settings.max_body_bytes,
         error_codes=ERROR_CODES,
@@ -152,6 +167,42 @@ class State:
     buses: Buses
     catalog: Catalog
     wires: Wires
+    destinations: Destinations
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """API destinations, the connections they use, and the target that delivers to them."""
+
+    connections: Connections
+    api_destinations: ApiDestinations
+    target: ApiDestinationTarget
+
+
+async def _open_destinations(
+    settings: Settings, clock: Clock, store: SqliteStore, buses: Buses, addresses: Addresses, stack: AsyncExitStack
+) -> Destinations:
+    client = HttpClient(TIMEOUT_S, addresses.open_socket if addresses.guarded else None, reading=True)
+    stack.push_async_callback(client.close)
+    check = HttpsEndpoints(strict=settings.strict, check_host=addresses.check_host).refusal
+    destinations: ApiDestinations
+    connections = Connections(
+        store,
+        clock,
+        open_vault(settings),
+        fetch=TokenRequests(client, clock).fetch,
+        check_endpoint=check,
+        detach=lambda arn: destinations.detached(arn),  # noqa: PLW0108 - destinations come next
+        lock=buses.lock,
+    )
+    destinations = ApiDestinations(
+        store, clock, find_connection=connections.find, check_endpoint=check, lock=buses.lock
+    )
+    await connections.load()
+    await destinations.load()
+    stack.push_async_callback(connections.close)
+    target = ApiDestinationTarget(client, clock, find=destinations.find, connections=connections)
+    return Destinations(connections, destinations, target)
 
 
 async def _open_state(
@@ -172,7 +223,8 @@ async def _open_state(
     await buses.load()
     await catalog.load()
     await wires.load()
-    return State(store, queues, buses, catalog, wires)
+    destinations = await _open_destinations(settings, clock, store, buses, addresses, stack)
+    return State(store, queues, buses, catalog, wires, destinations)
 
 
 def _connect(
@@ -191,6 +243,7 @@ def _connect(
     queue_target = QueueTarget(state.queues.find, state.queues.message, elsewhere=elsewhere)
     log_group = LogGroup(lines_for(settings))
     by_kind: dict[str, Target] = {"webhook": webhook, "queue": queue_target, "log_group": log_group, "aws": aws}
+    by_kind["api_destination"] = state.destinations.target
     for target in by_kind.values():
         stack.push_async_callback(target.close)
     dispatch = Dispatch(
@@ -201,6 +254,7 @@ def _connect(
         target=Targets(by_kind, Wired(webhook, state.wires.match), state.wires.match),
         dead_letter=queue_target.dead_letter,
         max_in_flight=settings.max_in_flight,
+        turns=lambda route: state.destinations.api_destinations.turns(route.arn),
     )
     ingest = Ingest(
         state.store,
@@ -261,6 +315,7 @@ async def _begin(settings: Settings, state: State, dispatch: Dispatch, stack: As
         await _forget_unused(state.store, state.catalog, dispatch)
     except StoreUnavailable as error:
         log.error("started on a disk that refuses writes", reason=str(error))
+    state.destinations.connections.start()
     await dispatch.start()
     stack.push_async_callback(dispatch.stop, settings.stop_grace)
     tidying = asyncio.get_running_loop().create_task(_tidy(state.store, state.catalog, dispatch))

@@ -24,6 +24,7 @@ LEVELS = {
     "bus.targets": 2,
     "bus.accepted": 2,
     "bus.pace": 2,
+    "bus.turns": 2,
     "bus.pages": 3,
     "bus.quotas": 3,
     "bus.resources": 3,
@@ -38,6 +39,9 @@ LEVELS = {
     "bus.queues": 3,
     "bus.watchers": 3,
     "bus.arrival": 3,
+    "bus.https_endpoint": 3,
+    "bus.connections": 3,
+    "bus.api_destinations": 3,
     "bus.lane": 4,
     "bus.settling": 4,
     "bus.aging": 4,
@@ -59,7 +63,8 @@ LEVELS |= {f"bus.targets.{path.stem}": 5 for path in (ROOT / "bus" / "targets").
 
 # Capabilities do not know each other: what one needs of another arrives as a callable.
 STRANGERS = {
-    "bus.buses", "bus.catalog", "bus.wires", "bus.queues", "bus.ingest", "bus.dispatch", "bus.dead_letters"
+    "bus.buses", "bus.catalog", "bus.wires", "bus.queues", "bus.ingest", "bus.dispatch", "bus.dead_letters",
+    "bus.connections", "bus.api_destinations",
 }  # fmt: skip
 
 PURE_STDLIB = {
