@@ -98,8 +98,9 @@ class Tokens:
         try:
             grant = await self._fetch(connection.parameters["OAuthParameters"])
         except Exception as error:
-            log.exception("a token request ended in an unexpected way", connection=connection.arn)
-            grant = NoToken("INTERNAL_ERROR", f"The token request ended with {type(error).__name__}.")
+            kind = type(error).__name__  # its text might show what was sent
+            log.error("a token request ended in an unexpected way", connection=connection.arn, error=kind)
+            grant = NoToken("INTERNAL_ERROR", f"The token request ended with {kind}.")
         if self._flights.get(version) is asyncio.current_task():
             del self._flights[version]
             self._grants[version] = grant

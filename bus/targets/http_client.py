@@ -334,7 +334,8 @@ class ReadingConnection(Connection):
             self._complete, self._keep = True, False
 
     def on_body(self, data: bytes) -> None:
-        self._body += data
+        if not self._complete:
+            self._body += data
 
     def _made(self) -> Answer:
         return Answer(self._status, self._retry_after, bytes(self._body))

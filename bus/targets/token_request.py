@@ -6,6 +6,7 @@ parameters. A GET takes the form in its query.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -99,10 +100,20 @@ def read_answer(answer: Answer, now_ms: int) -> Grant:
         return NoToken(code, f"The authorization endpoint answered with HTTP status {answer.status}.")
     try:
         found = _read(answer.body)
-        life_s = None if found.expires_in is None else float(found.expires_in)
+        ends = _end(found.expires_in, now_ms)
     except (ValueError, msgspec.MsgspecError):
         return NoToken("ERROR_FROM_TARGET", "The answer of the authorization endpoint holds no access token.")
-    if not found.access_token or not found.access_token.isascii() or not found.access_token.isprintable():
+    if _USABLE.fullmatch(found.access_token) is None:
         return NoToken("ERROR_FROM_TARGET", "The answer of the authorization endpoint holds no usable access token.")
-    ends = None if life_s is None else now_ms + int(min(max(life_s, 0), LONGEST_LIFE_S) * 1000)
     return Token(found.access_token, ends)
+
+
+_USABLE = re.compile(r"[\x21-\x7e]+")
+"""What a header can carry behind the word Bearer."""
+
+
+def _end(expires_in: float | str | None, now_ms: int) -> int | None:
+    if expires_in is None:
+        return None
+    life_s = min(max(float(expires_in), 0.0), LONGEST_LIFE_S)
+    return now_ms + int(life_s * 1000)  # ValueError for what is not a number
