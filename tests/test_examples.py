@@ -17,6 +17,7 @@ EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path
 SAYS = {
     "demo": ("answered 503", "ERROR_CODE: ERROR_FROM_TARGET", "RETRY_ATTEMPTS: 2", "1 sent again", "started again"),
     "quickstart": ("accepted:", '"total": 250'),
+    "api_destination_oauth": ("gives token-1", "with token-1: 401", "gives token-2", '"order": 2, "via": "busbar"'),
     "wire_existing_arns": ("/charge", "/fulfil", "/notify"),
     "dead_letters_and_redrive": ("RETRY_ATTEMPTS: 1", "sent again: 1", "answered with 200"),
 }
