@@ -105,7 +105,7 @@ def described(connection: Connection) -> dict[str, Any]:
     members = {
         **listed(connection),
         "Description": connection.description or None,
-        "KmsKeyIdentifier": connection.kms_key,
+        "KmsKeyIdentifier": connection.kms_key or None,
         "SecretArn": secret and arn.secret_arn(secret, region=scope.region, account=scope.account),
         "AuthParameters": shown(connection.parameters),
     }

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bus.targets.http_client import Origin
 from bus.targets.invocation import STRIPPED, Invocation, InvocationError, invocation
@@ -81,6 +84,45 @@ def test_an_event_with_lone_surrogates_can_be_sent() -> None:
         body=b"{}",
     )
     assert found.request.startswith(b"POST /%3F HTTP/1.1\r\n")
+
+
+TEXT = st.text(max_size=30)
+
+
+@given(path=TEXT, header=TEXT, query=TEXT, connection=TEXT, body=TEXT)
+def test_no_value_leaves_its_place(path: str, header: str, query: str, connection: str, body: str) -> None:
+    event = json.dumps({"detail": {"p": path, "h": header, "q": query}}).encode()
+    target = {
+        "PathParameterValues": ["$.detail.p"],
+        "HeaderParameters": {"X-H": "$.detail.h"},
+        "QueryStringParameters": {"q": "$.detail.q"},
+    }
+    http = {
+        "HeaderParameters": [{"Key": "X-C", "Value": connection}],
+        "BodyParameters": [{"Key": body or "b", "Value": connection}],
+    }
+    try:
+        found = invocation(
+            "https://x.example/a/*/b?fixed=1", "POST", target=target, connection={"InvocationHttpParameters": http},
+            token=None, event=event, body=b'{"n":1.50}',
+        )  # fmt: skip
+    except InvocationError:
+        assert path in (".", "..")
+        return
+    head, _, sent = found.request.partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    assert [line.partition(b":")[0] for line in lines] == [
+        b"Host", b"User-Agent", b"Accept-Encoding", b"Range", b"Connection", b"X-H", b"X-C", b"Content-Type",
+        b"Content-Length",
+    ]  # fmt: skip
+    assert not any(byte < 0x20 or byte == 0x7F for byte in b"".join([first, *lines]))
+    method, url, version = first.split(b" ")
+    assert (method, version) == (b"POST", b"HTTP/1.1")
+    segments, _, pairs = url.partition(b"?")
+    assert (segments.count(b"/"), pairs.count(b"&")) == (3, 1)
+    assert unquote(segments.split(b"/")[2].decode(), errors="surrogatepass") == path
+    assert lines[-1] == b"Content-Length: %d" % len(sent)
+    assert json.loads(sent)[body or "b"] == connection
 
 
 def test_the_place_of_an_endpoint_shows_neither_path_nor_query() -> None:
