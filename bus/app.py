@@ -16,7 +16,7 @@ from bus.api.model import load_events, load_queues
 from bus.api.operations import Operations
 from bus.api.request import Receive, Send
 from bus.api.request import Scope as AsgiScope
-from bus.api.rpc import Rpc
+from bus.api.rpc import Rpc, ShortCut
 from bus.api_destinations import ApiDestinations
 from bus.buses import Buses
 from bus.catalog import Catalog
@@ -26,6 +26,7 @@ from bus.connections import Connections
 from bus.connections.secrets import open_vault
 from bus.dead_letters import DeadLetters
 from bus.dispatch import Dispatch
+from bus.entries import read_entries
 from bus.errors import StoreError, StoreUnavailable, validation
 from bus.https_endpoint import HttpsEndpoints
 from bus.ingest import Ingest
@@ -149,6 +150,7 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
         max_body_bytes=settings.max_body_bytes,
         error_codes=ERROR_CODES,
         refused={"events:PutEvents": ingest.refused},
+        short_cuts={"events:PutEvents": ShortCut(read_entries, ingest.put_entries)},
     )
     operations = _operations(settings, clock, ids, state, access, dispatch, metrics, watchers)
     await _begin(settings, state, dispatch, stack)
@@ -256,6 +258,7 @@ def _connect(
         max_in_flight=settings.max_in_flight,
         turns=lambda route: state.destinations.api_destinations.turns(route.arn),
     )
+    state.wires.changed = dispatch.look_for_targets
     ingest = Ingest(
         state.store,
         clock,

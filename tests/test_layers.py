@@ -39,6 +39,8 @@ LEVELS = {
     "bus.queues": 3,
     "bus.watchers": 3,
     "bus.arrival": 3,
+    "bus.entries": 3,
+    "bus.event_kinds": 3,
     "bus.https_endpoint": 3,
     "bus.connections": 3,
     "bus.api_destinations": 3,
