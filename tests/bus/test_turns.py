@@ -150,7 +150,7 @@ class Bench:
         plan = self.dispatch.plan(event, [self.routes[number] for number in numbers])
         append = Append(1, event.event_id, now, b"{}", None, plan.deliveries, plan.messages)
         (stored,) = await self.store.append([append], lease_until=now + 7_200_000)
-        self.dispatch.accepted(event, plan, stored)
+        self.dispatch.accepted([(event, plan, stored)])
 
     def waits(self, number: int = 1) -> bool:
         """Whether the lane has deliveries, none under way, and a timer for its turn."""
