@@ -19,16 +19,20 @@ from bus.api.request import Receive, Send
 from bus.api.request import Scope as AsgiScope
 from bus.api.rpc import Rpc, ShortCut
 from bus.api.sources import SourceRoutes
+from bus.api_destinations import ApiDestinations
 from bus.buses import Buses
 from bus.catalog import Catalog
 from bus.clock import Clock, IdSource, SystemClock
 from bus.cloudtrail import CloudTrail
 from bus.config import Settings
+from bus.connections import Connections
+from bus.connections.secrets import open_vault
 from bus.dead_letters import DeadLetters
 from bus.dispatch import Dispatch
 from bus.entries import read_entries
 from bus.errors import StoreError, StoreUnavailable, validation
 from bus.governed import Gate, Governed, governed
+from bus.https_endpoint import HttpsEndpoints
 from bus.ingest import Ingest
 from bus.metrics import Metrics
 from bus.partner_events import PartnerEvents
@@ -42,10 +46,13 @@ from bus.store.sqlite import SqliteStore, open_store
 from bus.tags import Tags
 from bus.targets import Route, Target
 from bus.targets.addresses import Addresses
+from bus.targets.api_destination import TIMEOUT_S, ApiDestinationTarget
 from bus.targets.aws import AwsService
 from bus.targets.event_bus import EventBus
+from bus.targets.http_client import HttpClient
 from bus.targets.log import LogGroup, lines_for
 from bus.targets.queue import QueueTarget
+from bus.targets.token_request import TokenRequests
 from bus.targets.webhook import Webhook
 from bus.targets.wired import Wired
 from bus.watchers import Watchers
@@ -152,6 +159,8 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
             state.queues,
             state.partners,
             partner_events,
+            state.destinations.connections,
+            state.destinations.api_destinations,
         ],
         access=access,
         max_body_bytes=settings.max_body_bytes,
@@ -189,6 +198,42 @@ class State:
     catalog: Catalog
     wires: Wires
     partners: Partners
+    destinations: Destinations
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """API destinations, the connections they use, and the target that delivers to them."""
+
+    connections: Connections
+    api_destinations: ApiDestinations
+    target: ApiDestinationTarget
+
+
+async def _open_destinations(
+    settings: Settings, clock: Clock, store: SqliteStore, buses: Buses, addresses: Addresses, stack: AsyncExitStack
+) -> Destinations:
+    client = HttpClient(TIMEOUT_S, addresses.open_socket if addresses.guarded else None, reading=True)
+    stack.push_async_callback(client.close)
+    check = HttpsEndpoints(strict=settings.strict, check_host=addresses.check_host).refusal
+    destinations: ApiDestinations
+    connections = Connections(
+        store,
+        clock,
+        open_vault(settings),
+        fetch=TokenRequests(client, clock).fetch,
+        check_endpoint=check,
+        detach=lambda arn: destinations.detached(arn),  # noqa: PLW0108 - destinations come next
+        lock=buses.lock,
+    )
+    destinations = ApiDestinations(
+        store, clock, find_connection=connections.find, check_endpoint=check, lock=buses.lock
+    )
+    await connections.load()
+    await destinations.load()
+    stack.push_async_callback(connections.close)
+    target = ApiDestinationTarget(client, clock, find=destinations.find, connections=connections)
+    return Destinations(connections, destinations, target)
 
 
 async def _open_state(
@@ -218,7 +263,8 @@ async def _open_state(
     await partners.load()
     await catalog.load()
     await wires.load()
-    return State(principals, store, queues, buses, catalog, wires, partners)
+    destinations = await _open_destinations(settings, clock, store, buses, addresses, stack)
+    return State(principals, store, queues, buses, catalog, wires, partners, destinations)
 
 
 def _sources(
@@ -253,6 +299,7 @@ def _connect(
     )
     log_group = LogGroup(lines_for(settings))
     by_kind: dict[str, Target] = {"webhook": webhook, "queue": queue_target, "log_group": log_group, "aws": aws}
+    by_kind["api_destination"] = state.destinations.target
     for target in by_kind.values():
         stack.push_async_callback(target.close)
     dispatch = Dispatch(
@@ -263,6 +310,7 @@ def _connect(
         target=Targets(by_kind, Wired(webhook, state.wires.match), state.wires.match),
         dead_letter=queue_target.dead_letter,
         max_in_flight=settings.max_in_flight,
+        turns=lambda route: state.destinations.api_destinations.turns(route.arn),
     )
     state.wires.changed = dispatch.look_for_targets
     ingest = Ingest(
@@ -327,6 +375,7 @@ async def _begin(settings: Settings, state: State, dispatch: Dispatch, stack: As
         await _forget_unused(state.store, state.catalog, dispatch)
     except StoreUnavailable as error:
         log.error("started on a disk that refuses writes", reason=str(error))
+    state.destinations.connections.start()
     await dispatch.start()
     stack.push_async_callback(dispatch.stop, settings.stop_grace)
     tidying = asyncio.get_running_loop().create_task(_tidy(state.store, state.catalog, dispatch))

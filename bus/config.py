@@ -6,6 +6,7 @@ field's name with dashes, and its environment name is ``BUSBAR_`` and the name i
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any
 from bus.errors import ConfigError
 
 ENV_PREFIX = "BUSBAR_"
+STANDARD_BASE64 = str.maketrans("-_", "+/")
 
 ORGANIZATION = r"o-[a-z0-9]{10,32}"
 """The ids that organisations have."""
@@ -25,7 +27,7 @@ ORGANIZATION = r"o-[a-z0-9]{10,32}"
 
 def setting(default: Any, sentence: str, *, metavar: str | None = None, secret: bool = False) -> Any:
     """A field with its default and the sentence that explains it."""
-    return field(default=default, metadata={"help": sentence, "metavar": metavar, "secret": secret})
+    return field(default=default, repr=not secret, metadata={"help": sentence, "metavar": metavar, "secret": secret})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,10 @@ class Settings:
     token: str | None = setting(
         None, "Bearer token that opens /_bus and /metrics where credentials are required.", metavar="TOKEN", secret=True
     )
+    secret_key: str | None = setting(
+        None, "Key that seals secrets on disk (32 bytes in base64); without it, one is kept in the data directory.",
+        metavar="KEY[,OLD...]", secret=True,
+    )  # fmt: skip
     insecure: bool = setting(False, "Serve beyond this machine without credentials: everyone who can connect may act.")
     allow_target: tuple[str, ...] = setting(
         (), "Network a webhook may be sent to although it is link-local or a metadata address; may be repeated.",
@@ -195,6 +201,19 @@ def _check_secret(settings: Settings) -> None:
         raise ConfigError("--webhook-secret must start with whsec_ and go on in base64")
 
 
+def _check_secret_key(settings: Settings) -> None:
+    for each in (settings.secret_key or "").split(",") if settings.secret_key is not None else ():
+        try:
+            usable = len(base64.b64decode(each.strip().translate(STANDARD_BASE64), validate=True)) == 32
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ConfigError(
+                "--secret-key (BUSBAR_SECRET_KEY) must be 32 bytes in base64, such as $(openssl rand -base64 32);"
+                " several keys are separated by commas, the one to seal with first"
+            )
+
+
 def _check_access(settings: Settings) -> None:
     if settings.credentials and not Path(settings.credentials).is_file():
         raise ConfigError(f"credentials file {settings.credentials} does not exist")
@@ -205,4 +224,12 @@ def _check_access(settings: Settings) -> None:
         )
 
 
-_CHECKS = (_check_numbers, _check_choices, _check_names, _check_networks, _check_secret, _check_access)
+_CHECKS = (
+    _check_numbers,
+    _check_choices,
+    _check_names,
+    _check_networks,
+    _check_secret,
+    _check_secret_key,
+    _check_access,
+)

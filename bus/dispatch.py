@@ -31,6 +31,7 @@ from bus.settling import Settling
 from bus.store import Appended, Done, Lease, NewDelivery, NewMessage, Outcome, Retry, Store
 from bus.tally import Tally
 from bus.targets import Delivered, Delivery, Failed, Route, Target
+from bus.turns import Turns
 from rules.retry import Exhausted, RetryAt, decide
 from rules.template import Dropped, InvalidJson, Rendering
 
@@ -80,6 +81,7 @@ class Dispatch:
         dead_letter: DeadLetter,
         max_in_flight: int,
         jitter: Callable[[], float] = random.random,
+        turns: Callable[[Route], Turns | None] = lambda route: None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -92,6 +94,7 @@ class Dispatch:
         self._dead_letter = dead_letter
         self._max_in_flight = max_in_flight
         self._jitter = jitter
+        self._turns = turns
         self._lanes: dict[int, Lane] = {}
         self._stopping = False
         self._stopped: asyncio.Task[None] | None = None
@@ -187,7 +190,9 @@ class Dispatch:
 
     def _open(self, route: Route) -> Lane:
         counts = self._metrics.rule(route.scope, route.bus, route.rule)
-        lane = self._lanes[route.number] = Lane(route, window=self._max_in_flight, counts=counts)
+        lane = self._lanes[route.number] = Lane(
+            route, window=self._max_in_flight, counts=counts, turns=self._turns(route)
+        )
         return lane
 
     def _aim(self, lane: Lane) -> Target:
@@ -229,6 +234,8 @@ class Dispatch:
         if lane.next_due is not None and lane.next_due <= now:
             lane.next_due = None
             lane.behind = True
+        if not lane.ready and not lane.behind:
+            lane.turn = None  # nobody is left to use it
         self._pump(lane)
         self._set_timer(lane, now)
 
@@ -244,6 +251,8 @@ class Dispatch:
             delays.append((lane.next_due - now) / 1000)
         if lane.pace.resume_at > loop.time():
             delays.append(lane.pace.resume_at - loop.time())
+        if lane.turn is not None and lane.turn > loop.time():
+            delays.append(lane.turn - loop.time())
         if delays:
             lane.timer = loop.call_later(min(max(min(delays), 0.0), LONGEST_TIMER_S), self._look, lane)
 
@@ -251,6 +260,8 @@ class Dispatch:
         """Start workers while there is something to do and the pace allows."""
         loop = asyncio.get_running_loop()
         wanted = len(lane.ready) + lane.behind
+        if lane.turns is not None:
+            wanted = min(wanted, 1)  # the others come one at a time, as their turns do
         while wanted > 0 and self._may_attempt(lane, lane.running, loop.time()):
             lane.running += 1
             wanted -= 1
@@ -259,7 +270,7 @@ class Dispatch:
             task.add_done_callback(lane.tasks.discard)
 
     def _may_attempt(self, lane: Lane, running: int, now: float) -> bool:
-        return not self._stopping and not self._settling.full and lane.pace.allows(running, now)
+        return not self._stopping and not self._settling.full and lane.pace.allows(running, now) and lane.comes_up(now)
 
     async def _work(self, lane: Lane) -> None:
         """One worker: attempt after attempt, until the lane has nothing or the pace says stop."""
@@ -270,6 +281,8 @@ class Dispatch:
                     await self._claim(lane)
                 if not lane.ready:
                     break
+                if lane.turns is not None and not self._take_turn(lane):
+                    break
                 await self._safely_attempt(lane, lane.take())
         except StoreError as error:
             log.error("deliveries could not be read; trying again", reason=str(error), rule=lane.route.rule_arn)
@@ -278,6 +291,12 @@ class Dispatch:
             lane.running -= 1
             if not lane.running:
                 self._look(lane)
+
+    def _take_turn(self, lane: Lane) -> bool:
+        """Whether the target's rate lets an attempt begin; the lane's timer wakes it for the next one in any case."""
+        taken = lane.take_turn(asyncio.get_running_loop().time())
+        self._set_timer(lane, self._clock.now_ms())
+        return taken
 
     async def _claim(self, lane: Lane) -> None:
         """Fill the lane with what is due, earliest first."""

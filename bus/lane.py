@@ -18,6 +18,7 @@ from bus.metrics import RuleCounts
 from bus.pace import Pace
 from bus.store import Lease
 from bus.targets import Delivery, Outcome, Route, Target
+from bus.turns import GOOD_FOR, SOON, Turns
 from rules.arn import target_kind
 from rules.retry import RetryPolicy
 from rules.template import Input, compile_input
@@ -60,13 +61,19 @@ class Lane:
         "target",
         "tasks",
         "timer",
+        "turn",
+        "turns",
         "whole_event",
     )
 
-    def __init__(self, route: Route, *, window: int, counts: RuleCounts) -> None:
+    def __init__(self, route: Route, *, window: int, counts: RuleCounts, turns: Turns | None = None) -> None:
         self.route = route
         self.counts = counts
         self.pace = Pace(window)
+        self.turns = turns
+        """What limits how often the target may be called; None for targets without such a limit."""
+        self.turn: float | None = None
+        """The instant reserved for the next attempt (s of the loop's clock)."""
         self.room = max(PAGE, 4 * window)
         self.input: Input = compile_input(route.target)
         self.whole_event = self.input.whole_event
@@ -105,6 +112,21 @@ class Lane:
         lease = self.ready.popleft()
         self._bytes -= len(lease.body)
         return lease
+
+    def comes_up(self, now: float) -> bool:
+        """Whether the next attempt may begin: at once, or in the turn that it has reserved."""
+        return self.turn is None or self.turn <= now + SOON
+
+    def take_turn(self, now: float) -> bool:
+        """Begin an attempt if its turn has come, and reserve one for the next; otherwise the lane has to wait."""
+        if self.turns is None:
+            return True
+        if self.turn is None or self.turn < now - GOOD_FOR:
+            self.turn = self.turns.reserve(now)
+        if self.turn > now + SOON:
+            return False
+        self.turn = self.turns.reserve(now) if len(self.ready) > 1 or self.behind else None
+        return True
 
     def note_due(self, due: int) -> None:
         """Something in the store will be due at ``due``."""

@@ -16,6 +16,8 @@ class Quotas:
     wildcard_rules_per_bus: int = 30
     targets_per_rule: int = 5
     tags_per_resource: int = 50
+    connections: int = 3000
+    api_destinations: int = 3000
 
 
 def check_quota(count: int, quota: int) -> None:

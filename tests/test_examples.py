@@ -17,6 +17,7 @@ EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path
 SAYS = {
     "demo": ("answered 503", "ERROR_CODE: ERROR_FROM_TARGET", "RETRY_ATTEMPTS: 2", "1 sent again", "started again"),
     "quickstart": ("accepted:", '"total": 250'),
+    "api_destination_oauth": ("gives token-1", "with token-1: 401", "gives token-2", '"order": 2, "via": "busbar"'),
     "wire_existing_arns": ("/charge", "/fulfil", "/notify"),
     "two_accounts": ("no resource-based policy allows", "made by 222222222222", "an event of account 222222222222"),
     "cloudtrail_assume_role": (

@@ -24,6 +24,7 @@ LEVELS = {
     "bus.targets": 2,
     "bus.accepted": 2,
     "bus.pace": 2,
+    "bus.turns": 2,
     "bus.pages": 3,
     "bus.quotas": 3,
     "bus.resources": 3,
@@ -45,6 +46,9 @@ LEVELS = {
     "bus.governed": 5,
     "bus.entries": 3,
     "bus.event_kinds": 3,
+    "bus.https_endpoint": 3,
+    "bus.connections": 3,
+    "bus.api_destinations": 3,
     "bus.lane": 4,
     "bus.settling": 4,
     "bus.aging": 4,
@@ -72,6 +76,7 @@ LEVELS |= {f"bus.targets.{path.stem}": 5 for path in (ROOT / "bus" / "targets").
 STRANGERS = {
     "bus.buses", "bus.catalog", "bus.wires", "bus.queues", "bus.ingest", "bus.dispatch", "bus.dead_letters",
     "bus.partners",
+    "bus.connections", "bus.api_destinations",
 }  # fmt: skip
 
 PURE_STDLIB = {

@@ -82,7 +82,7 @@ def test_partitions(region: str, partition: str) -> None:
         ("HTTPS://example.com", "webhook"),
         ("arn:aws:events:us-east-1:123456789012:event-bus/orders", "event_bus"),
         ("arn:aws:events:us-east-1:123456789012:event-bus/aws.partner/a/b", "event_bus"),
-        ("arn:aws:events:us-east-1:123456789012:api-destination/d/u", "aws"),
+        ("arn:aws:events:us-east-1:123456789012:api-destination/d/u", "api_destination"),
         ("arn:aws:events:us-east-1:123456789012:event-bus/", "aws"),
         ("arn:aws:sqs:us-east-1:123456789012:orders.fifo", "queue"),
         ("arn:aws:sqs:us-east-1:123456789012:a/b", "aws"),
