@@ -8,12 +8,12 @@ from typing import Any
 
 from bus.config import Settings
 from bus.errors import ApiError, validation
-from bus.schedule_expression import is_schedule
 from rules.arn import DEFAULT_BUS, Arn, ArnError, parse
-from rules.errors import PatternError
+from rules.errors import PatternError, ScheduleError
 from rules.flatten import EventError, Repeated, parse_event
 from rules.operators import AnythingBut, Wildcard
 from rules.pattern import Pattern
+from rules.schedule import parse_schedule
 
 _REQUIRED_OF_EVENT = ("id", "detail-type", "source", "account", "time", "region")
 
@@ -39,8 +39,10 @@ def _is_default(name_or_arn: str | None) -> bool:
 
 
 def _check_schedule(schedule: str) -> None:
-    if not is_schedule(schedule):
-        raise validation("Parameter ScheduleExpression is not valid.")
+    try:
+        parse_schedule(schedule)
+    except ScheduleError:
+        raise validation("Parameter ScheduleExpression is not valid.") from None
     raise validation("ScheduleExpression is valid, but busbar does not serve schedules yet.")
 
 

@@ -27,7 +27,6 @@ LEVELS = {
     "bus.pages": 3,
     "bus.quotas": 3,
     "bus.resources": 3,
-    "bus.schedule_expression": 3,
     "bus.rule_checks": 3,
     "bus.rule_set": 3,
     "bus.target_rules": 3,
