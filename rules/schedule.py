@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Protocol
 
-from rules.cron import MAX_NUMBER, Cron, instant_of
+from rules.cron import Cron, instant_of
+from rules.cron_fields import MAX_NUMBER
 from rules.errors import ScheduleError
 
 LAST_MS = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * 1000
