@@ -28,6 +28,7 @@ from bus.errors import StoreError, StoreUnavailable, validation
 from bus.ingest import Ingest
 from bus.metrics import Metrics
 from bus.queues import ERROR_CODES, Queues
+from bus.scheduler import Scheduler
 from bus.scope import Call, Scope
 from bus.store.sqlite import SqliteStore, open_store
 from bus.tags import Tags
@@ -83,6 +84,7 @@ class App:
     wires: Wires
     ingest: Ingest
     dispatch: Dispatch
+    scheduler: Scheduler
     metrics: Metrics
     watchers: Watchers
     rpc: Rpc
@@ -127,6 +129,8 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     addresses = Addresses(settings)
     state = await _open_state(settings, clock, ids, addresses, stack)
     dispatch, ingest = _connect(settings, clock, ids, state, addresses, metrics, watchers, stack)
+    scheduler = Scheduler(state.store, clock, metrics=metrics, put=ingest.put)
+    state.catalog.on_rule = scheduler.changed
     access = Access(settings, clock=clock)
     rpc = Rpc(
         [load_events(), load_queues()],
@@ -137,11 +141,11 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
         refused={"events:PutEvents": ingest.refused},
         short_cuts={"events:PutEvents": ShortCut(read_entries, ingest.put_entries)},
     )
-    operations = _operations(settings, clock, ids, state, access, dispatch, metrics, watchers)
-    await _begin(settings, state, dispatch, stack)
+    operations = _operations(settings, clock, ids, state, access, dispatch, scheduler, metrics, watchers)
+    await _begin(settings, state, dispatch, scheduler, stack)
     return App(
-        settings, state.store, state.queues, state.buses, state.catalog, state.wires, ingest, dispatch, metrics,
-        watchers, rpc, operations.app(), AsyncExitStack(),
+        settings, state.store, state.queues, state.buses, state.catalog, state.wires, ingest, dispatch,
+        scheduler, metrics, watchers, rpc, operations.app(), AsyncExitStack(),
     )  # fmt: skip
 
 
@@ -169,7 +173,7 @@ async def _open_state(
 
     catalog: Catalog
     buses = Buses(store, clock, has_rules=lambda number: catalog.has_rules(number))  # noqa: PLW0108 - catalog comes next
-    catalog = Catalog(store, settings, require_bus=buses.require, lock=buses.lock, check_url=addresses.check_url)
+    catalog = Catalog(store, settings, clock, require_bus=buses.require, lock=buses.lock, check_url=addresses.check_url)
     wires = Wires(store, addresses.check_url)
     await buses.load()
     await catalog.load()
@@ -229,6 +233,7 @@ def _operations(
     state: State,
     access: Access,
     dispatch: Dispatch,
+    scheduler: Scheduler,
     metrics: Metrics,
     watchers: Watchers,
 ) -> Operations:
@@ -251,13 +256,15 @@ def _operations(
         watchers=watchers,
         dead_letters=dead_letters,
         admit=lambda request: access.admit_operator(request) is not None,
-        rules=state.catalog.rules_summary,
+        rules=lambda: state.catalog.rules_summary(scheduler.next_due),
         find_queue=lambda text: state.queues.find(_queue_arn(settings, text)),
         health=lambda: _health(store, dispatch),
     )
 
 
-async def _begin(settings: Settings, state: State, dispatch: Dispatch, stack: AsyncExitStack) -> None:
+async def _begin(
+    settings: Settings, state: State, dispatch: Dispatch, scheduler: Scheduler, stack: AsyncExitStack
+) -> None:
     """Set to work: what was left behind first."""
     try:
         await _first_queue(settings, state.queues)
@@ -266,6 +273,8 @@ async def _begin(settings: Settings, state: State, dispatch: Dispatch, stack: As
         log.error("started on a disk that refuses writes", reason=str(error))
     await dispatch.start()
     stack.push_async_callback(dispatch.stop, settings.stop_grace)
+    await scheduler.start(state.catalog.rules())
+    stack.push_async_callback(scheduler.stop)
     tidying = asyncio.get_running_loop().create_task(_tidy(state.store, state.catalog, dispatch))
     stack.callback(tidying.cancel)
 

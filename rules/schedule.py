@@ -63,6 +63,25 @@ class At:
         return due if due > instant_ms else None
 
 
+def last_due(schedule: Schedule, after_ms: int, until_ms: int, *, start_ms: int, zone: tzinfo = UTC) -> int | None:
+    """The last due instant that is after one and not after another; None when there is none.
+
+    Halves the span instead of walking it: a few dozen questions, however long the span and dense the schedule.
+    """
+    last, barren = None, until_ms
+    low = after_ms
+    while low < barren:
+        middle = (low + barren) // 2 if last is not None else low
+        due = schedule.next_after(middle, start_ms=start_ms, zone=zone)
+        if due is not None and due <= until_ms:
+            last = low = due
+        elif last is None:
+            return None
+        else:
+            barren = middle  # nothing is due between here and the end
+    return last
+
+
 def parse_schedule(text: str) -> Schedule:
     """The schedule of a rule: a rate or cron expression, or ScheduleError."""
     if match := _CRON.fullmatch(text):
