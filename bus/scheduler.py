@@ -165,6 +165,12 @@ class Scheduler:
         """See what is due; timers do this, and tests that move the clock."""
         self._table.look()
 
+    async def settle(self) -> None:
+        """`look`, and wait until everything that was due has been put on the bus and written down."""
+        self.look()
+        while self._firing is not None:
+            await asyncio.shield(self._firing)
+
     # -- rules
 
     def changed(self, key: str, rule: Rule | None) -> None:

@@ -25,6 +25,9 @@ from rules.month_days import SHAPES, Month
 
 _EVERY_KIND_OF_YEAR = range(2000, 2028)
 
+LAST_MS = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * 1000
+"""The last instant at which anything can be due."""
+
 _EPOCH = datetime(1970, 1, 1)
 _MS = timedelta(milliseconds=1)
 _MARGIN = timedelta(days=2)
@@ -66,7 +69,7 @@ class Cron:
         for minute in self._minutes_since(since):
             found = instant_of(minute, zone)
             if instant_ms < found and _is_shown(minute, zone):
-                return found
+                return found if found <= LAST_MS else None
         return None
 
     def _minutes_since(self, since: datetime) -> Iterator[datetime]:

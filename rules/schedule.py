@@ -14,12 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Protocol
 
-from rules.cron import Cron, instant_of
+from rules.cron import LAST_MS, Cron, instant_of
 from rules.cron_fields import MAX_NUMBER
 from rules.errors import ScheduleError
-
-LAST_MS = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * 1000
-"""The last instant that anything can be due."""
 
 _RATE = re.compile(r"rate\(([0-9]+) (minute|hour|day)(s?)\)")
 _CRON = re.compile(r"cron\((.+)\)", re.DOTALL)
@@ -60,7 +57,7 @@ class At:
 
     def next_after(self, instant_ms: int, *, start_ms: int = 0, zone: tzinfo = UTC) -> int | None:
         due = instant_of(self.local, zone)
-        return due if due > instant_ms else None
+        return due if instant_ms < due <= LAST_MS else None
 
 
 def last_due(schedule: Schedule, after_ms: int, until_ms: int, *, start_ms: int, zone: tzinfo = UTC) -> int | None:

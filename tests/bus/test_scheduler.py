@@ -18,7 +18,6 @@ from bus.errors import StoreUnavailable, StoreUnusable
 from bus.scheduler import BATCH, PROGRESS, Scheduler, event_id
 from bus.scope import Call, Scope
 from bus.store import ConfChange
-from tests.waiting import eventually
 
 SCOPE = Scope("111111111111", "eu-west-1")
 RULE_ARN = "arn:aws:events:eu-west-1:111111111111:rule/"
@@ -55,11 +54,7 @@ class Bench:
         """Set the clock (UTC, the day of `NOON` where there is no date) and let everything happen that is due."""
         moment = datetime.fromisoformat(time if "-" in time else f"2024-03-01T{time}").replace(tzinfo=UTC)
         self.clock.advance((int(moment.timestamp() * 1000) - self.clock.now_ms()) / 1000)
-        self.app.scheduler.look()
-        await self.settled()
-
-    async def settled(self) -> None:
-        await eventually(lambda: self.app.scheduler._firing is None, "the end of the firing")
+        await self.app.scheduler.settle()
 
     async def received(self, queue: str = "q") -> list[str]:
         """The bodies that the queue holds now; they are taken out."""
@@ -151,7 +146,7 @@ class TestEvent:
         await bench.rule("both", "rate(1 hour)", EventPattern='{"source":["shop"]}', queue="both")
         entry = {"Source": "shop", "DetailType": "Scheduled Event", "Detail": "{}"}
         await bench.call("put_events", Entries=[entry])
-        await bench.settled()
+        await bench.app.scheduler.settle()
         assert await bench.received("timed") == []
         assert [json.loads(body)["source"] for body in await bench.received("both")] == ["shop"]
 
@@ -317,7 +312,7 @@ class TestRestart:
             await bench.rule("r", "rate(5 minutes)")
             await bench.at("12:05:00")
         async with opened(str(tmp_path), clock) as bench:
-            await bench.settled()
+            await bench.app.scheduler.settle()
             assert bench.due("r") == "2024-03-01T12:10:00"
             await bench.at("12:10:00")
             assert await bench.times() == ["12:05:00Z", "12:10:00Z"]
@@ -328,7 +323,7 @@ class TestRestart:
             await bench.rule("r", "rate(5 minutes)")
         clock.advance(3600 + 120)
         async with opened(str(tmp_path), clock) as bench:
-            await bench.settled()
+            await bench.app.scheduler.settle()
             assert await bench.times() == ["13:00:00Z"]
             assert bench.counts == (1, 11)
             assert bench.due("r") == "2024-03-01T13:05:00"
@@ -348,7 +343,7 @@ class TestRestart:
                 patched.setattr(Scheduler, "_write_down", die)
                 await bench.at("12:05:00")
         async with opened(str(tmp_path), clock) as bench:
-            await bench.settled()
+            await bench.app.scheduler.settle()
             first, second = await bench.received()
             assert first == second
             assert json.loads(first)["time"] == "2024-03-01T12:05:00Z"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rules.cron import LAST_MS
 from rules.errors import ScheduleError
-from rules.schedule import LAST_MS, Rate, Schedule, parse_at, parse_schedule
+from rules.schedule import Rate, Schedule, last_due, parse_at, parse_schedule
 from tests.rules import minute_walk
 
 CASES = Path(__file__).parent.parent / "cases" / "schedules"
@@ -246,6 +247,12 @@ class TestBounds:
         assert first is not None
         assert first < ms("1972-03-01T00:00:00")
 
+    @pytest.mark.parametrize("text", ["cron(59 23 31 12 ? 9999)", "at(9999-12-31T23:59:00)"])
+    def test_what_only_a_zone_still_has_time_for_is_never_due(self, text: str) -> None:
+        schedule = parse_at(text) if text.startswith("at") else parse_schedule(text)
+        assert following(schedule, "2024-01-01", 1) == ["9999-12-31T23:59:00+00:00"]
+        assert following(schedule, "2024-01-01", 1, "Pacific/Pago_Pago") == ["never"]
+
     def test_instants_ascend_through_every_change_of_a_zone(self) -> None:
         schedule, zone = parse_schedule("cron(0/10 * * * ? *)"), ZoneInfo("Pacific/Apia")
         instants = [ms("2011-12-29T00:00:00")]  # this zone had no 30 December 2011
@@ -255,3 +262,40 @@ class TestBounds:
             instants.append(found)
         assert {after - before for before, after in pairwise(instants[1:])} == {600_000}
         assert "2011-12-30" not in {local(each, "Pacific/Apia")[:10] for each in instants}
+
+
+class TestLastDue:
+    @pytest.mark.parametrize(
+        ("text", "after", "until", "last"),
+        [
+            ("rate(1 minute)", "2024-01-01T00:00:00", "2024-01-01T00:59:59", "2024-01-01T00:59:00+00:00"),
+            ("rate(1 minute)", "2024-01-01T00:00:00", "2024-01-01T00:59:00", "2024-01-01T00:59:00+00:00"),
+            ("rate(1 minute)", "2024-01-01T00:00:00", "2024-01-01T00:00:59", "never"),
+            ("rate(1 minute)", "2024-01-01T00:00:00", "2024-01-01T00:00:00", "never"),
+            ("rate(1 minute)", "2024-01-01T00:00:00", "2023-01-01T00:00:00", "never"),
+            ("cron(* * * 1 ? *)", "2001-06-01T00:00:00", "2024-12-31T00:00:00", "2024-01-31T23:59:00+00:00"),
+            ("cron(0 0 29 2 ? *)", "2001-06-01T00:00:00", "2024-02-28T23:59:59", "2020-02-29T00:00:00+00:00"),
+            ("cron(0 0 29 2 ? *)", "2020-02-29T00:00:00", "2024-02-28T23:59:59", "never"),
+        ],
+    )
+    def test_rows(self, text: str, after: str, until: str, last: str) -> None:
+        assert local(last_due(parse_schedule(text), ms(after), ms(until), start_ms=ms(after))) == last
+
+    @given(minute=listed(numbers(0, 59)), hour=listed(numbers(0, 23)), since=starts, hours=st.integers(0, 60))
+    @settings(max_examples=60, deadline=None)
+    def test_it_is_the_last_of_a_walk(self, minute: str, hour: str, since: datetime, hours: int) -> None:
+        fields, until = f"{minute} {hour} * * ? *", since + timedelta(hours=hours)
+        walked = list(minute_walk.minutes_after(fields, since, until + timedelta(milliseconds=1)))
+        found = last_due(parse_schedule(f"cron({fields})"), ms(since.isoformat()), ms(until.isoformat()), start_ms=0)
+        assert found == (ms(walked[-1].isoformat()) if walked else None)
+
+    def test_it_asks_a_few_dozen_times(self) -> None:
+        asked = []
+
+        class Counting(Rate):
+            def next_after(self, instant_ms: int, *, start_ms: int, zone: tzinfo = UTC) -> int | None:
+                asked.append(instant_ms)
+                return super().next_after(instant_ms, start_ms=start_ms, zone=zone)
+
+        assert last_due(Counting(60_000), 0, ms("2024-01-01T00:00:30"), start_ms=0) == ms("2024-01-01T00:00:00")
+        assert len(asked) < 60
