@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 from typing import Protocol
 
 from rules.cron import LAST_MS, Cron, instant_of
@@ -60,6 +61,10 @@ class At:
         return due if instant_ms < due <= LAST_MS else None
 
 
+_parse_cron = lru_cache(256)(Cron.parse)
+"""Making a Cron costs as much as asking it ten times, and many rules have the same few expressions."""
+
+
 def last_due(schedule: Schedule, after_ms: int, until_ms: int, *, start_ms: int, zone: tzinfo = UTC) -> int | None:
     """The last due instant that is after one and not after another; None when there is none.
 
@@ -82,7 +87,7 @@ def last_due(schedule: Schedule, after_ms: int, until_ms: int, *, start_ms: int,
 def parse_schedule(text: str) -> Schedule:
     """The schedule of a rule: a rate or cron expression, or ScheduleError."""
     if match := _CRON.fullmatch(text):
-        return Cron.parse(match[1])
+        return _parse_cron(match[1])
     return _parse_rate(text)
 
 
