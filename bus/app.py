@@ -40,6 +40,7 @@ from bus.partners import Partners
 from bus.permissions import Permissions
 from bus.principals import Principals
 from bus.queues import ERROR_CODES, Queues
+from bus.scheduler import Scheduler
 from bus.scope import Call, Scope
 from bus.service_events import ServiceEvents
 from bus.store.sqlite import SqliteStore, open_store
@@ -99,6 +100,7 @@ class App:
     wires: Wires
     ingest: Ingest
     dispatch: Dispatch
+    scheduler: Scheduler
     metrics: Metrics
     watchers: Watchers
     rpc: Rpc
@@ -144,6 +146,8 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     state = await _open_state(settings, clock, ids, addresses, stack)
     admission = Admission(state.principals, find=state.buses.find, find_foreign=state.buses.find_foreign)
     dispatch, ingest = _connect(settings, clock, ids, state, addresses, metrics, watchers, admission, stack)
+    scheduler = Scheduler(state.store, clock, metrics=metrics, put=ingest.put)
+    state.catalog.on_rule = scheduler.changed
     access = Access(settings, clock=clock)
     partner_events = PartnerEvents(
         clock, ids, metrics=metrics, destination=state.partners.destination, put=ingest.put,
@@ -168,11 +172,11 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
         refused={"events:PutEvents": ingest.refused, "events:PutPartnerEvents": partner_events.refused},
         short_cuts={"events:PutEvents": ShortCut(read_entries, ingest.put_entries)},
     )
-    operations = _operations(settings, clock, ids, state, access, dispatch, metrics, watchers, sources)
-    await _begin(settings, state, dispatch, stack)
+    operations = _operations(settings, clock, ids, state, access, dispatch, scheduler, metrics, watchers, sources)
+    await _begin(settings, state, dispatch, scheduler, stack)
     return App(
-        settings, state.store, state.queues, state.buses, state.catalog, state.wires, ingest, dispatch, metrics,
-        watchers, rpc, operations.app(), AsyncExitStack(),
+        settings, state.store, state.queues, state.buses, state.catalog, state.wires, ingest, dispatch,
+        scheduler, metrics, watchers, rpc, operations.app(), AsyncExitStack(),
     )  # fmt: skip
 
 
@@ -257,7 +261,7 @@ async def _open_state(
         partners=lambda: partners,
     )
     partners = Partners(store, clock, find_bus=buses.find, lock=buses.lock)
-    catalog = Catalog(store, settings, require_bus=buses.require, lock=buses.lock, check_url=addresses.check_url)
+    catalog = Catalog(store, settings, clock, require_bus=buses.require, lock=buses.lock, check_url=addresses.check_url)
     wires = Wires(store, addresses.check_url)
     await buses.load()
     await partners.load()
@@ -337,6 +341,7 @@ def _operations(
     state: State,
     access: Access,
     dispatch: Dispatch,
+    scheduler: Scheduler,
     metrics: Metrics,
     watchers: Watchers,
     sources: SourceRoutes,
@@ -360,7 +365,7 @@ def _operations(
         watchers=watchers,
         dead_letters=dead_letters,
         admit=access.admit_operator,
-        rules=state.catalog.rules_summary,
+        rules=lambda: state.catalog.rules_summary(scheduler.next_due),
         find_queue=lambda text: state.queues.find(_queue_arn(settings, text)),
         health=lambda: _health(store, dispatch),
         more=sources.rows,
@@ -368,7 +373,9 @@ def _operations(
     )
 
 
-async def _begin(settings: Settings, state: State, dispatch: Dispatch, stack: AsyncExitStack) -> None:
+async def _begin(
+    settings: Settings, state: State, dispatch: Dispatch, scheduler: Scheduler, stack: AsyncExitStack
+) -> None:
     """Set to work: what was left behind first."""
     try:
         await _first_queue(settings, state.queues)
@@ -378,6 +385,8 @@ async def _begin(settings: Settings, state: State, dispatch: Dispatch, stack: As
     state.destinations.connections.start()
     await dispatch.start()
     stack.push_async_callback(dispatch.stop, settings.stop_grace)
+    await scheduler.start(state.catalog.rules())
+    stack.push_async_callback(scheduler.stop)
     tidying = asyncio.get_running_loop().create_task(_tidy(state.store, state.catalog, dispatch))
     stack.callback(tidying.cancel)
 

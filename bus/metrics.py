@@ -118,6 +118,14 @@ class RuleCounts:
     InvocationsFailedToBeSentToDlq: int = 0
 
 
+@dataclass(slots=True)
+class ScheduleCounts:
+    """Schedule rules as a whole; the names are busbar's own."""
+
+    ScheduledEvents: int = 0
+    MissedSchedules: int = 0
+
+
 RuleKey = tuple[Scope, str, str]
 """(scope, bus name, rule name)"""
 
@@ -144,6 +152,8 @@ HELP = {
     "ServiceEventsDropped": "Best-effort service events dropped under overload (busbar's own).",
     "CloudTrailRecordsCount": "CloudTrail records read (busbar's own).",
     "CloudTrailFailedRecordsCount": "CloudTrail records that are no events (busbar's own).",
+    "ScheduledEvents": "Events that schedule rules made (busbar's own).",
+    "MissedSchedules": "Instants of schedule rules that passed without an event (busbar's own).",
     "MatchedEvents": "Events that matched a rule; without labels: matched any.",
     "TriggeredRules": "Rules that ran.",
     "Invocations": "Deliveries that ended, well or not.",
@@ -170,6 +180,7 @@ class Metrics(Collector):
     services: ServiceCounts = field(default_factory=ServiceCounts)
     partner_events: dict[str, int] = field(default_factory=dict)
     partner_latency: Histogram = field(default_factory=lambda: Histogram(MILLISECOND_BOUNDS))
+    schedules: ScheduleCounts = field(default_factory=ScheduleCounts)
     rules: dict[RuleKey, RuleCounts] = field(default_factory=dict)
     sources: dict[str, int] = field(default_factory=dict)
     matched: int = 0
@@ -221,6 +232,8 @@ class Metrics(Collector):
     def _request_families(self) -> Iterator[Metric]:
         for each in fields(RequestCounts):
             yield CounterMetricFamily(each.name, HELP[each.name], value=getattr(self.requests, each.name))
+        for each in fields(ScheduleCounts):
+            yield CounterMetricFamily(each.name, HELP[each.name], value=getattr(self.schedules, each.name))
 
     def _source_families(self) -> Iterator[Metric]:
         for counts in (self.partners, self.services):

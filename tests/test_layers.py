@@ -25,10 +25,10 @@ LEVELS = {
     "bus.accepted": 2,
     "bus.pace": 2,
     "bus.turns": 2,
+    "bus.timetable": 2,
     "bus.pages": 3,
     "bus.quotas": 3,
     "bus.resources": 3,
-    "bus.schedule_expression": 3,
     "bus.rule_checks": 3,
     "bus.rule_set": 3,
     "bus.target_rules": 3,
@@ -59,6 +59,7 @@ LEVELS = {
     "bus.partner_events": 4,
     "bus.service_events": 4,
     "bus.cloudtrail": 4,
+    "bus.scheduler": 4,
     "bus.api": 5,
     "bus.app": 6,
     "bus.server": 6,
@@ -77,6 +78,7 @@ STRANGERS = {
     "bus.buses", "bus.catalog", "bus.wires", "bus.queues", "bus.ingest", "bus.dispatch", "bus.dead_letters",
     "bus.partners",
     "bus.connections", "bus.api_destinations",
+    "bus.scheduler",
 }  # fmt: skip
 
 PURE_STDLIB = {
