@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,9 +14,11 @@ import structlog
 from bus.api.access import Access
 from bus.api.model import load_events, load_queues
 from bus.api.operations import Operations
+from bus.api.progress import Progress
 from bus.api.request import Receive, Send
 from bus.api.request import Scope as AsgiScope
 from bus.api.rpc import Rpc
+from bus.archives import Archives
 from bus.buses import Buses
 from bus.catalog import Catalog
 from bus.clock import Clock, IdSource, SystemClock
@@ -27,11 +29,13 @@ from bus.errors import StoreError, StoreUnavailable, validation
 from bus.ingest import Ingest
 from bus.metrics import Metrics
 from bus.queues import ERROR_CODES, Queues
+from bus.replays import Replays
 from bus.scope import Call, Scope
 from bus.store.sqlite import SqliteStore, open_store
 from bus.tags import Tags
 from bus.targets import Route, Target
 from bus.targets.addresses import Addresses
+from bus.targets.archive import ArchiveTarget
 from bus.targets.aws import AwsService
 from bus.targets.event_bus import EventBus
 from bus.targets.log import LogGroup, lines_for
@@ -61,7 +65,7 @@ class Targets:
 
     def __call__(self, route: Route) -> Target:
         arn = route.arn
-        if self.match_wire(arn) is not None:
+        if self.match_wire(arn) is not None and _kind(arn) != "archive":
             return self.wired
         return self.by_kind[_kind(arn)]
 
@@ -84,6 +88,8 @@ class App:
     dispatch: Dispatch
     metrics: Metrics
     watchers: Watchers
+    archives: Archives
+    replays: Replays
     rpc: Rpc
     operations: Callable[[AsgiScope, Receive, Send], Any]
     closing: AsyncExitStack
@@ -102,6 +108,7 @@ class App:
     def begin_stop(self) -> None:
         """Start no more attempts, and answer everyone who waits for something to happen: nobody may delay a stop."""
         self.queues.hang_up()
+        self.replays.hang_up()
         self.watchers.hang_up()
         self.stopping = asyncio.get_running_loop().create_task(self.dispatch.stop(self.settings.stop_grace))
 
@@ -126,20 +133,29 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     addresses = Addresses(settings)
     state = await _open_state(settings, clock, ids, addresses, stack)
     dispatch, ingest = _connect(settings, clock, ids, state, addresses, metrics, watchers, stack)
+    replays = _replays(clock, state, dispatch, ingest)
     access = Access(settings, clock=clock)
     rpc = Rpc(
         [load_events(), load_queues()],
-        [ingest, state.buses, state.catalog, Tags({"rule": state.catalog, "event-bus": state.buses}), state.queues],
+        [
+            ingest,
+            state.buses,
+            state.catalog,
+            Tags({"rule": state.catalog, "event-bus": state.buses}),
+            state.queues,
+            state.archives,
+            replays,
+        ],
         access=access,
         max_body_bytes=settings.max_body_bytes,
         error_codes=ERROR_CODES,
         refused={"events:PutEvents": ingest.refused},
     )
-    operations = _operations(settings, clock, ids, state, access, dispatch, metrics, watchers)
-    await _begin(settings, state, dispatch, stack)
+    operations = _operations(settings, clock, ids, state, access, dispatch, replays, metrics, watchers)
+    await _begin(settings, state, dispatch, replays, stack)
     return App(
         settings, state.store, state.queues, state.buses, state.catalog, state.wires, ingest, dispatch, metrics,
-        watchers, rpc, operations.app(), AsyncExitStack(),
+        watchers, state.archives, replays, rpc, operations.app(), AsyncExitStack(),
     )  # fmt: skip
 
 
@@ -152,6 +168,7 @@ class State:
     buses: Buses
     catalog: Catalog
     wires: Wires
+    archives: Archives
 
 
 async def _open_state(
@@ -169,10 +186,14 @@ async def _open_state(
     buses = Buses(store, clock, has_rules=lambda number: catalog.has_rules(number))  # noqa: PLW0108 - catalog comes next
     catalog = Catalog(store, settings, require_bus=buses.require, lock=buses.lock, check_url=addresses.check_url)
     wires = Wires(store, addresses.check_url)
+    archives = Archives(
+        store, clock, settings, catalog=catalog, find_bus=buses.find, require_bus=buses.require, lock=buses.lock
+    )
     await buses.load()
     await catalog.load()
     await wires.load()
-    return State(store, queues, buses, catalog, wires)
+    await archives.load()
+    return State(store, queues, buses, catalog, wires, archives)
 
 
 def _connect(
@@ -191,6 +212,7 @@ def _connect(
     queue_target = QueueTarget(state.queues.find, state.queues.message, elsewhere=elsewhere)
     log_group = LogGroup(lines_for(settings))
     by_kind: dict[str, Target] = {"webhook": webhook, "queue": queue_target, "log_group": log_group, "aws": aws}
+    by_kind["archive"] = ArchiveTarget(state.archives.number_for)
     for target in by_kind.values():
         stack.push_async_callback(target.close)
     dispatch = Dispatch(
@@ -219,6 +241,21 @@ def _connect(
     return dispatch, ingest
 
 
+def _replays(clock: Clock, state: State, dispatch: Dispatch, ingest: Ingest) -> Replays:
+    def held_up(routes: Iterable[Route]) -> Route | None:
+        crowded = (route for route in routes if dispatch.crowded(route.number))
+        return next((route for route in crowded if state.catalog.has_route(route)), None)
+
+    return Replays(
+        state.store,
+        clock,
+        find_archive=state.archives.find,
+        has_bus=lambda scope, name: state.buses.find(scope, name) is not None,
+        put=ingest.put,
+        held_up=held_up,
+    )
+
+
 def _operations(
     settings: Settings,
     clock: Clock,
@@ -226,6 +263,7 @@ def _operations(
     state: State,
     access: Access,
     dispatch: Dispatch,
+    replays: Replays,
     metrics: Metrics,
     watchers: Watchers,
 ) -> Operations:
@@ -233,6 +271,9 @@ def _operations(
     store = state.store
     metrics.gauge("busbar_wal_bytes", "Size of the store's write-ahead log.", lambda: store.wal_bytes)
     metrics.gauge("busbar_deliveries_in_memory", "Deliveries claimed or under way.", dispatch.waiting)
+    metrics.gauge("busbar_archived_events", "Events in all archives.", lambda: store.archived().events)
+    metrics.gauge("busbar_archived_bytes", "SizeBytes of all archives.", lambda: store.archived().bytes)
+    metrics.gauge("busbar_replays_active", "Replays that go on.", replays.active)
     dead_letters = DeadLetters(
         store,
         clock,
@@ -251,10 +292,11 @@ def _operations(
         rules=state.catalog.rules_summary,
         find_queue=lambda text: state.queues.find(_queue_arn(settings, text)),
         health=lambda: _health(store, dispatch),
+        more=Progress(replays.summary).rows(),
     )
 
 
-async def _begin(settings: Settings, state: State, dispatch: Dispatch, stack: AsyncExitStack) -> None:
+async def _begin(settings: Settings, state: State, dispatch: Dispatch, replays: Replays, stack: AsyncExitStack) -> None:
     """Set to work: what was left behind first."""
     try:
         await _first_queue(settings, state.queues)
@@ -263,18 +305,22 @@ async def _begin(settings: Settings, state: State, dispatch: Dispatch, stack: As
         log.error("started on a disk that refuses writes", reason=str(error))
     await dispatch.start()
     stack.push_async_callback(dispatch.stop, settings.stop_grace)
-    tidying = asyncio.get_running_loop().create_task(_tidy(state.store, state.catalog, dispatch))
-    stack.callback(tidying.cancel)
+    await replays.start()
+    stack.push_async_callback(replays.close)
+    loop = asyncio.get_running_loop()
+    for upkeep in (_tidy(state.store, state.catalog, dispatch, replays), state.archives.keep_up()):
+        stack.callback(loop.create_task(upkeep).cancel)
 
 
-async def _tidy(store: SqliteStore, catalog: Catalog, dispatch: Dispatch) -> None:
-    """Now and then let go of what replaced and removed targets have left behind."""
+async def _tidy(store: SqliteStore, catalog: Catalog, dispatch: Dispatch, replays: Replays) -> None:
+    """Now and then let go of what replaced and removed targets have left behind, and of replays long over."""
     while True:
         await asyncio.sleep(TIDY_EVERY_S)
         try:
             await _forget_unused(store, catalog, dispatch)
+            await replays.forget_old()
         except StoreError as error:
-            log.warning("routes nobody uses are kept for now", reason=str(error))
+            log.warning("what nobody uses is kept for now", reason=str(error))
 
 
 async def _forget_unused(store: SqliteStore, catalog: Catalog, dispatch: Dispatch) -> None:

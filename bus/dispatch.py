@@ -8,8 +8,8 @@ each worker takes one delivery after another through the stages of `_attempt`:
 Nothing is settled before its effect is certain (`bus.settling`). What grows too old is ended apart from
 the lanes (`bus.aging`).
 
-Targets inside the process (queues) need no delivery at all when they take the event at once: their
-messages ride in the transaction that accepts it. Only what they refuse becomes a delivery.
+Targets inside the process (queues, archives) need no delivery at all when they take the event at once: what they
+make of it rides in the transaction that accepts it. Only what they refuse becomes a delivery.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bus.errors import ApiError, StoreError
 from bus.lane import PAGE, Lane
 from bus.metrics import Metrics
 from bus.settling import Settling
-from bus.store import Appended, Done, Lease, NewDelivery, NewMessage, Outcome, Retry, Store
+from bus.store import Appended, Done, Lease, NewArchived, NewDelivery, NewMessage, Outcome, Retry, Store
 from bus.tally import Tally
 from bus.targets import Delivered, Delivery, Failed, Route, Target
 from rules.retry import Exhausted, RetryAt, decide
@@ -58,10 +58,11 @@ class Plan:
 
     deliveries: list[NewDelivery] = field(default_factory=list)
     messages: list[NewMessage] = field(default_factory=list)
+    archives: list[NewArchived] = field(default_factory=list)
     lanes: list[Lane] = field(default_factory=list)
     """The lanes of ``deliveries``, in their order."""
     delivered: list[Lane] = field(default_factory=list)
-    """The lanes of ``messages``."""
+    """The lanes of ``messages`` and ``archives``."""
 
 
 class Dispatch:
@@ -143,9 +144,10 @@ class Dispatch:
             lane = self._lanes.get(route.number) or self._open(route)
             deliver_now = getattr(self._target(route), "deliver_now", None)
             if deliver_now is not None:
-                messages = self._deliver_now(deliver_now, lane, event)
-                if messages is not None:
-                    plan.messages.extend(messages)
+                outcome = self._deliver_now(deliver_now, lane, event)
+                if outcome is not None:
+                    plan.messages.extend(outcome.messages)
+                    plan.archives.extend(outcome.archives)
                     plan.delivered.append(lane)
                     continue
             plan.deliveries.append(
@@ -154,13 +156,13 @@ class Dispatch:
             plan.lanes.append(lane)
         return plan
 
-    def _deliver_now(self, deliver_now: DeliverNow, lane: Lane, event: Accepted) -> Sequence[NewMessage] | None:
-        """The messages a target in this process takes the event with; None when it takes an attempt to say."""
+    def _deliver_now(self, deliver_now: DeliverNow, lane: Lane, event: Accepted) -> Delivered | None:
+        """What a target in this process takes the event with; None when it takes an attempt to say."""
         body = _render(lane, event.body, event.ts, event.luggage)
         if not isinstance(body, bytes):
             return None
         outcome = deliver_now(_delivery(lane.route, event.event_id, body, event.body, 1, event.ts, event.luggage))
-        return outcome.messages if isinstance(outcome, Delivered) else None
+        return outcome if isinstance(outcome, Delivered) else None
 
     def accepted(self, event: Accepted, plan: Plan, appended: Appended) -> None:
         """After the commit: count, and hand the leased deliveries to their lanes."""
@@ -206,6 +208,11 @@ class Dispatch:
                 if lane.timer is not None:
                     lane.timer.cancel()
                 del self._lanes[number]
+
+    def crowded(self, route: int) -> bool:
+        """Whether the route's deliveries wait for a target that does not keep up, or that fails."""
+        lane = self._lanes.get(route)
+        return lane is not None and lane.crowded
 
     def waiting(self) -> int:
         """Deliveries in memory or under way."""

@@ -80,7 +80,7 @@ class Dispatcher(Protocol):
     """How deliveries come to be; see `bus.dispatch.Dispatch`."""
 
     def plan(self, event: Accepted, routes: Iterable[Route]) -> Any:
-        """What has to be stored with the event: ``deliveries`` and ``messages``."""
+        """What has to be stored with the event: ``deliveries``, ``messages`` and ``archives``."""
         ...
 
     def accepted(self, event: Accepted, plan: Any, appended: Appended) -> None: ...
@@ -305,7 +305,10 @@ class _Received:
 
     def append(self) -> Append:
         event, plan = self.event, self.plan
-        return Append(event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages)
+        return Append(
+            event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages,
+            archives=plan.archives,
+        )  # fmt: skip
 
 
 class _Instant:

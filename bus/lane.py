@@ -20,7 +20,7 @@ from bus.store import Lease
 from bus.targets import Route
 from rules.arn import target_kind
 from rules.retry import RetryPolicy
-from rules.template import Input, compile_input
+from rules.template import Input, WholeEvent, compile_input
 
 PAGE = 128
 """Deliveries claimed at a time; small, because claiming runs in the event loop."""
@@ -65,11 +65,13 @@ class Lane:
         self.counts = counts
         self.pace = Pace(window)
         self.room = max(PAGE, 4 * window)
-        self.input: Input = compile_input(route.target)
+        kind = target_kind(route.arn)
+        # An archive's target shows a transformer that is AWS's own; what is kept is the event.
+        self.input: Input = WholeEvent() if kind == "archive" else compile_input(route.target)
         self.policy = retry_policy(route.target.get("RetryPolicy"))
         self.max_age_ms = self.policy.max_age_s * 1000
         self.dead_letter_arn: str | None = (route.target.get("DeadLetterConfig") or {}).get("Arn")
-        self.forwards = target_kind(route.arn) == "event_bus"
+        self.forwards = kind == "event_bus"
         """Whether it hands events on to another bus, which is no attempt at anything in EventBridge's counting."""
         self.ready: deque[Lease] = deque()
         self.running = 0
@@ -107,6 +109,11 @@ class Lane:
     def idle(self) -> bool:
         """Whether nothing of the route is in memory, under way, or known to wait in the store."""
         return not self.ready and not self.running and not self.behind and self.next_due is None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether deliveries wait that their target does not take: more than a page's worth, or any while it fails."""
+        return self.behind or len(self.ready) + self.running > PAGE or self.pace.failing
 
     @property
     def heavy(self) -> bool:

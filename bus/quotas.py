@@ -16,6 +16,7 @@ class Quotas:
     wildcard_rules_per_bus: int = 30
     targets_per_rule: int = 5
     tags_per_resource: int = 50
+    active_replays: int = 10
 
 
 def check_quota(count: int, quota: int) -> None:

@@ -70,7 +70,8 @@ def load_bus(value: bytes) -> Bus:
 class Rule:
     """A rule with its targets, ordered by Id; each target is a route that deliveries refer to.
 
-    ``pattern`` and ``schedule`` may be ``""``, which is returned as such and means the same as None.
+    ``pattern`` and ``schedule`` may be ``""``, which is returned as such and means the same as None. A rule that is
+    ``managed_by`` a service is that service's to change.
     """
 
     scope: Scope
@@ -81,6 +82,7 @@ class Rule:
     schedule: str | None = None
     description: str | None = None
     role: str | None = None
+    managed_by: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     routes: Sequence[Route] = ()
 
@@ -116,6 +118,7 @@ def dump_rule(rule: Rule) -> bytes:
             "schedule": rule.schedule,
             "description": rule.description,
             "role": rule.role,
+            "managed_by": rule.managed_by,
             "tags": rule.tags,
             "routes": [route.number for route in rule.routes],
         }
@@ -139,6 +142,7 @@ def rule_members(rule: Rule) -> dict[str, Any]:
         "State": rule.state,
         "Description": rule.description,
         "RoleArn": rule.role,
+        "ManagedBy": rule.managed_by,
         "EventBusName": rule.bus,
     }
     return {member: value for member, value in members.items() if value is not None}

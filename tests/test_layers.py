@@ -38,6 +38,12 @@ LEVELS = {
     "bus.queues": 3,
     "bus.watchers": 3,
     "bus.arrival": 3,
+    "bus.archived": 3,
+    "bus.listing": 3,
+    "bus.replay": 3,
+    "bus.archives": 4,
+    "bus.playback": 4,
+    "bus.replays": 4,
     "bus.lane": 4,
     "bus.settling": 4,
     "bus.aging": 4,
@@ -59,7 +65,8 @@ LEVELS |= {f"bus.targets.{path.stem}": 5 for path in (ROOT / "bus" / "targets").
 
 # Capabilities do not know each other: what one needs of another arrives as a callable.
 STRANGERS = {
-    "bus.buses", "bus.catalog", "bus.wires", "bus.queues", "bus.ingest", "bus.dispatch", "bus.dead_letters"
+    "bus.buses", "bus.catalog", "bus.wires", "bus.queues", "bus.ingest", "bus.dispatch", "bus.dead_letters",
+    "bus.archives", "bus.replays",
 }  # fmt: skip
 
 PURE_STDLIB = {
