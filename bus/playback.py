@@ -150,6 +150,8 @@ class Playback:
     async def _replay_page(self) -> None:
         replay = self._replay()
         async with self._turn():
+            if not self._is_on():
+                return  # it was cancelled while it waited
             page = await self._stage.store.read_archive(
                 replay.archive_number, after=self._place, before=replay.end, limit=PAGE, max_bytes=PAGE_BYTES
             )
