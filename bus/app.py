@@ -133,7 +133,7 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     addresses = Addresses(settings)
     state = await _open_state(settings, clock, ids, addresses, stack)
     dispatch, ingest = _connect(settings, clock, ids, state, addresses, metrics, watchers, stack)
-    replays = _replays(clock, state, dispatch, ingest)
+    replays = _replays(clock, state, dispatch, ingest, metrics)
     access = Access(settings, clock=clock)
     rpc = Rpc(
         [load_events(), load_queues()],
@@ -241,7 +241,7 @@ def _connect(
     return dispatch, ingest
 
 
-def _replays(clock: Clock, state: State, dispatch: Dispatch, ingest: Ingest) -> Replays:
+def _replays(clock: Clock, state: State, dispatch: Dispatch, ingest: Ingest, metrics: Metrics) -> Replays:
     def held_up(routes: Iterable[Route]) -> Route | None:
         crowded = (route for route in routes if dispatch.crowded(route.number))
         return next((route for route in crowded if state.catalog.has_route(route)), None)
@@ -253,6 +253,7 @@ def _replays(clock: Clock, state: State, dispatch: Dispatch, ingest: Ingest) -> 
         has_bus=lambda scope, name: state.buses.find(scope, name) is not None,
         put=ingest.put,
         held_up=held_up,
+        traffic=lambda: metrics.requests.PutEventsApproximateCallCount,
     )
 
 

@@ -7,17 +7,18 @@ Each page is one `put`, all or nothing. The place behind it is written down toge
 order the two reach the disk, what is written down has been put, so a crash repeats a page or two and skips nothing. A
 repeated event bears the same id, because ids are made from the replay's mark and the event's number.
 
-*Live traffic comes first.* Pages are small, because putting one runs in the event loop; after each the replay rests
-for as long as the page took, waiting included, so that the busier the bus is, the slower it goes. All replays of the
-process take turns at this. And a page is only put when the targets of the one before keep up (``held_up``): a bounded
-number of a replay's deliveries waits, however large the archive, and a replay whose target is down waits with it.
+*Live traffic comes first.* Putting a page, and then delivering it, runs in the event loop that live events need. So
+pages are small, and after each the replay rests for a multiple of the time it took, waiting included: the busier the
+bus is, the slower the replay goes. While nobody else puts events it hardly rests at all. All replays of the process
+take turns. And a page is only put when the targets of the one before keep up (``held_up``): a bounded number of a
+replay's deliveries waits, however large the archive, and a replay whose target is down waits with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID, uuid5
@@ -32,7 +33,25 @@ from bus.scope import Scope
 from bus.store import ArchivedEvent, Place, Store
 from bus.targets import Route
 
-PAGE = 20
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How many events are put at a time, and for how many times as long as that took the replay rests."""
+
+    events: int
+    rest: float
+
+
+ALONE = Step(events=32, rest=0.25)
+BESIDE_LIVE = Step(events=8, rest=12)
+"""Delivering costs two to three times as much as putting, so that all in all a quarter of the time is the replay's."""
+
+LONGEST_REST_S = 0.1
+"""On a machine that is overwhelmed, too, a replay comes to its end."""
+
+LIVE_FOR_S = 1.0
+"""How long after a live event a replay still takes care."""
+
 PAGE_BYTES = 256 * 1024
 COUNTED = 5000
 """Events counted at a time."""
@@ -65,14 +84,15 @@ class Put(Protocol):
 class Stage:
     """What all replays have in common.
 
-    ``held_up`` answers with the first of some routes whose target does not keep up; ``turn`` is held by the replay that
-    is at work; ``stopping`` is set when the process is about to end.
+    ``held_up`` answers with the first of some routes whose target does not keep up; ``traffic`` is a number that grows
+    with live traffic; ``turn`` is held by the replay that is at work; ``stopping`` is set when the process is to end.
     """
 
     store: Store
     put: Put
     held_up: Callable[[Iterable[Route]], Route | None]
     has_archive: Callable[[Replay], bool]
+    traffic: Callable[[], int]
     turn: asyncio.Lock
     stopping: asyncio.Event
 
@@ -96,6 +116,8 @@ class Playback:
         self._place = Place(record.start, 0) if record.place is None else Place(*record.place)
         self._replayed = record.replayed
         self._fed: dict[int, Route] = {}
+        self._traffic = -1
+        self._live_until = 0.0
         self.waiting_for: Route | None = None
         """The target that the replay waits for."""
 
@@ -148,12 +170,12 @@ class Playback:
     # -- pages
 
     async def _replay_page(self) -> None:
-        replay = self._replay()
+        number, end = self._replay().archive_number, self._replay().end
         async with self._turn():
             if not self._is_on():
                 return  # it was cancelled while it waited
             page = await self._stage.store.read_archive(
-                replay.archive_number, after=self._place, before=replay.end, limit=PAGE, max_bytes=PAGE_BYTES
+                number, after=self._place, before=end, limit=self._pace().events, max_bytes=PAGE_BYTES
             )
             if page:
                 await self._put(page)
@@ -207,13 +229,20 @@ class Playback:
     # -- giving way
 
     @contextlib.asynccontextmanager
-    async def _turn(self) -> Any:
-        """The turn of this replay among all, which ends with a rest as long as the work."""
+    async def _turn(self) -> AsyncIterator[None]:
+        """The turn of this replay among all, which ends with a rest."""
         loop = asyncio.get_running_loop()
         async with self._stage.turn:
             started = loop.time()
             yield
-            await asyncio.sleep(loop.time() - started)
+            await asyncio.sleep(min((loop.time() - started) * self._pace().rest, LONGEST_REST_S))
+
+    def _pace(self) -> Step:
+        """The step that is right now, with or without live traffic."""
+        now, traffic = asyncio.get_running_loop().time(), self._stage.traffic()
+        if traffic != self._traffic:
+            self._traffic, self._live_until = traffic, now + LIVE_FOR_S
+        return BESIDE_LIVE if now < self._live_until else ALONE
 
     async def _wait_for_targets(self) -> None:
         wait = FIRST_WAIT_S

@@ -48,7 +48,7 @@ class Replays:
     """The replay operations.
 
     ``find_archive`` and ``has_bus`` know what is there; ``put`` is the way in for replayed events; ``held_up`` answers
-    with the first of some routes whose target does not keep up.
+    with the first of some routes whose target does not keep up; ``traffic`` is a number that grows with live traffic.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Replays:
         has_bus: Callable[[Scope, str], bool],
         put: Put,
         held_up: Callable[[Iterable[Route]], Route | None],
+        traffic: Callable[[], int],
         quotas: Quotas | None = None,
     ) -> None:
         self._store = store
@@ -67,7 +68,7 @@ class Replays:
         self._find_archive = find_archive
         self._has_bus = has_bus
         self._quotas = quotas or Quotas()
-        self._stage = Stage(store, put, held_up, self._has_archive, asyncio.Lock(), asyncio.Event())
+        self._stage = Stage(store, put, held_up, self._has_archive, traffic, asyncio.Lock(), asyncio.Event())
         self._replays: dict[str, Replay] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._starting = asyncio.Lock()

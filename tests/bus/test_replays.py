@@ -14,7 +14,7 @@ from bus.archives import Archive
 from bus.arrival import Arrival
 from bus.clock import ManualClock
 from bus.errors import StoreError, StoreUnavailable
-from bus.playback import BROKEN, COUNTED, PAGE, PAGE_BYTES
+from bus.playback import BESIDE_LIVE, BROKEN, COUNTED, PAGE_BYTES
 from bus.replay import Replay
 from bus.replays import KEPT_MS, KIND, Replays
 from bus.scope import Call, Scope
@@ -27,6 +27,7 @@ from tests.waiting import eventually
 SCOPE = Scope("111111111111", "us-east-1")
 CALL = Call(SCOPE)
 ARCHIVE = Archive(7, *SCOPE, "a", "default", "mark", 0)
+PAGE = BESIDE_LIVE.events  # the first second of every replay is spent with care
 ROUTE = Route(5, SCOPE, "default", "r", "arn:r", {"Id": "t", "Arn": "http://127.0.0.1:9/"})
 
 
@@ -47,6 +48,7 @@ class Bench:
     pages: list[list[Arrival]] = field(default_factory=list)
     fault: Callable[[], BaseException | bool | None] = lambda: None
     crowded: bool = False
+    traffic: int = 0
 
     def replays(self) -> Replays:
         """As a process that starts makes them."""
@@ -56,6 +58,7 @@ class Bench:
             find_archive=lambda scope, name: next(iter(self.archives), None),
             has_bus=lambda scope, name: True,
             put=self.put,
+            traffic=lambda: self.traffic,
             held_up=lambda routes: next(iter(routes), None) if self.crowded else None,
         )
 
