@@ -345,8 +345,8 @@ def _replay_memory_row(plan: Plan, alone: list[dict[str, float]], beside: list[d
         f"{without:.0f} MB",
         f"{without + grown:.0f} MB",
         f"{grown:+.0f} MB",
-        "≤ +50 MB",
-        grown <= 50,
+        "≤ +100 MB",
+        grown <= 100,
         "at the end of each half of a pair; the largest counts",
     )
 

@@ -9,6 +9,7 @@ from bus.commands.dead_letters import dlq
 from bus.commands.options import AUTO_PREFIX
 from bus.commands.pattern import test_pattern
 from bus.commands.put import put
+from bus.commands.replay import replay
 from bus.commands.rules import rules
 from bus.commands.serve import serve_command
 from bus.commands.tail import tail
@@ -39,5 +40,5 @@ def main() -> None:
     """
 
 
-for command in (serve_command, put, tail, rules, wire, dlq, test_pattern):
+for command in (serve_command, put, tail, rules, wire, dlq, replay, test_pattern):
     main.add_command(command)
