@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from bus.arrival import Arrival, Envelope
+from bus.arrival import Arrival
+from bus.scope import Scope
 
 OVERHEAD = 20
 """Bytes that an event counts for in SizeBytes beyond its detail, source and detail-type."""
@@ -25,7 +26,6 @@ _DETAIL = b',"detail":'
 class _Head(msgspec.Struct):
     """An envelope without its detail."""
 
-    id: str
     source: str
     account: str
     time: str
@@ -54,11 +54,10 @@ def measure(body: bytes) -> Measure:
 def arrival_of(body: bytes, event_id: str, replay_name: str) -> Arrival:
     """An archived event on its way in again: with an id of its own and the replay's name, otherwise as it was."""
     head, detail = _parted(body)
-    envelope = Envelope(
-        head.id, head.source, head.account, head.time, head.region, msgspec.Raw(detail), head.detail_type,
-        head.resources,
+    return Arrival(
+        event_id, head.time, head.source, head.detail_type, detail.decode(), head.resources,
+        Scope(head.account, head.region), replay_name, compact=detail,
     )  # fmt: skip
-    return Arrival.of_envelope(envelope, event_id, head.time, replay_name=replay_name)
 
 
 def _parted(body: bytes) -> tuple[_Head, bytes]:

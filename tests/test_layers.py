@@ -44,6 +44,8 @@ LEVELS = {
     "bus.archives": 4,
     "bus.playback": 4,
     "bus.replays": 4,
+    "bus.entries": 3,
+    "bus.event_kinds": 3,
     "bus.lane": 4,
     "bus.settling": 4,
     "bus.aging": 4,
