@@ -115,6 +115,7 @@ class Playback:
         record = replay()
         self._place = Place(record.start, 0) if record.place is None else Place(*record.place)
         self._replayed = record.replayed
+        self._filters = frozenset(record.filters)
         self._fed: dict[int, Route] = {}
         self._traffic = -1
         self._live_until = 0.0
@@ -205,9 +206,8 @@ class Playback:
 
     def _choose(self, rules: list[Rule]) -> list[Rule]:
         """The rules that receive a replayed event; whom they lead to is noted."""
-        filters = self._replay().filters
-        if filters:
-            rules = [rule for rule in rules if any(route.rule_arn in filters for route in rule.routes)]
+        if self._filters:
+            rules = [rule for rule in rules if any(route.rule_arn in self._filters for route in rule.routes)]
         for rule in rules:
             self._fed.update((route.number, route) for route in rule.routes)
         return rules

@@ -134,6 +134,8 @@ class Replays:
             raise validation("Parameter EventEndTime is not valid. Reason: EventStartTime must be before EventEndTime.")
         archive = self._archive_of(call.scope, request["EventSourceArn"])
         destination = request["Destination"]
+        # More rules than a bus can have select nothing more, and the record of a replay is written often.
+        check_quota(len(destination.get("FilterArns") or ()), self._quotas.rules_per_bus)
         self._check_destination(call.scope, archive, destination["Arn"])
         replay = Replay(
             *call.scope,

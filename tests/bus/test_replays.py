@@ -13,8 +13,8 @@ import pytest
 from bus.archives import Archive
 from bus.arrival import Arrival
 from bus.clock import ManualClock
-from bus.errors import StoreError, StoreUnavailable
-from bus.playback import BESIDE_LIVE, BROKEN, COUNTED, PAGE_BYTES
+from bus.errors import ApiError, StoreError, StoreUnavailable
+from bus.playback import ALONE, BESIDE_LIVE, BROKEN, COUNTED, PAGE_BYTES
 from bus.replay import Replay
 from bus.replays import KEPT_MS, KIND, Replays
 from bus.scope import Call, Scope
@@ -27,7 +27,7 @@ from tests.waiting import eventually
 SCOPE = Scope("111111111111", "us-east-1")
 CALL = Call(SCOPE)
 ARCHIVE = Archive(7, *SCOPE, "a", "default", "mark", 0)
-PAGE = BESIDE_LIVE.events  # the first second of every replay is spent with care
+PAGE = BESIDE_LIVE.events
 ROUTE = Route(5, SCOPE, "default", "r", "arn:r", {"Id": "t", "Arn": "http://127.0.0.1:9/"})
 
 
@@ -120,7 +120,8 @@ def request(name: str = "x", end: int = 1 << 30) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
+async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr("bus.playback.LIVE_FOR_S", 1e9)  # so that pages are small, however long a test takes
     clock = ManualClock()
     store = await open_store(":memory:", clock)
     yield Bench(store, clock)
@@ -296,6 +297,38 @@ async def test_a_replay_is_forgotten_ninety_days_after_its_end(bench: Bench) -> 
     assert await bench.store.conf_list(KIND) == (bench.store.allocate() - 1, [])
     await replays.start_replay(CALL, request())
     assert (await finish(replays))["State"] == "COMPLETED"
+
+
+async def test_more_filters_than_a_bus_has_rules(bench: Bench) -> None:
+    destination = {"Arn": ARCHIVE.bus_arn, "FilterArns": ["arn"] * 301}
+    with pytest.raises(ApiError, match="LimitExceededException"):
+        await bench.replays().start_replay(CALL, {**request(), "Destination": destination})
+
+
+async def test_larger_pages_when_nothing_live_has_come_for_a_while(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.playback.LIVE_FOR_S", 0)
+    await bench.fill(2 * ALONE.events)
+    replays = bench.replays()
+    await replays.start_replay(CALL, request())
+    await finish(replays)
+    assert [len(page) for page in bench.pages] == [ALONE.events, ALONE.events]
+
+
+async def test_live_traffic_makes_pages_small_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bus.playback.LIVE_FOR_S", 0)
+    await bench.fill(ALONE.events + BESIDE_LIVE.events)
+
+    def live() -> None:
+        bench.traffic += 1
+        monkeypatch.setattr("bus.playback.LIVE_FOR_S", 1e9)
+
+    bench.fault = live
+    replays = bench.replays()
+    await replays.start_replay(CALL, request())
+    await finish(replays)
+    assert [len(page) for page in bench.pages] == [ALONE.events, BESIDE_LIVE.events]
 
 
 async def test_replays_take_turns(bench: Bench) -> None:
