@@ -10,6 +10,7 @@ from bus.commands.dead_letters import dlq
 from bus.commands.options import AUTO_PREFIX
 from bus.commands.pattern import test_pattern
 from bus.commands.put import put
+from bus.commands.replay import replay
 from bus.commands.rules import rules
 from bus.commands.schedule import schedule
 from bus.commands.serve import serve_command
@@ -41,5 +42,5 @@ def main() -> None:
     """
 
 
-for command in (serve_command, put, cloudtrail, tail, rules, wire, dlq, test_pattern, schedule):
+for command in (serve_command, put, cloudtrail, tail, rules, wire, dlq, replay, test_pattern, schedule):
     main.add_command(command)

@@ -8,8 +8,8 @@ each worker takes one delivery after another through the stages of `_attempt`:
 Nothing is settled before its effect is certain (`bus.settling`). What grows too old is ended apart from
 the lanes (`bus.aging`).
 
-Targets inside the process (queues) need no delivery at all when they take the event at once: their
-messages ride in the transaction that accepts it. Only what they refuse becomes a delivery.
+Targets inside the process (queues, archives) need no delivery at all when they take the event at once: what they
+make of it rides in the transaction that accepts it. Only what they refuse becomes a delivery.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bus.errors import ApiError, StoreError
 from bus.lane import PAGE, Lane
 from bus.metrics import Metrics
 from bus.settling import Settling
-from bus.store import Appended, Done, Lease, NewDelivery, NewMessage, Outcome, Retry, Store
+from bus.store import Appended, Done, Lease, NewArchived, NewDelivery, NewMessage, Outcome, Retry, Store
 from bus.tally import Tally
 from bus.targets import Delivered, Delivery, Failed, Route, Target
 from bus.turns import Turns
@@ -54,11 +54,12 @@ DeadLetter = Callable[[str, bytes, Mapping[str, str], str | None], NewMessage]
 class Plan(msgspec.Struct, gc=False):
     """What one event's matched routes come to, before it is committed.
 
-    ``lanes`` are those of ``deliveries``, in their order; ``delivered`` those that ``messages`` are for.
+    ``lanes`` are those of ``deliveries``, in their order; ``delivered`` those of ``messages`` and ``archives``.
     """
 
     deliveries: list[NewDelivery] = []
     messages: list[NewMessage] = []
+    archives: list[NewArchived] = []
     lanes: list[Lane] = []
     delivered: list[Lane] = []
 
@@ -154,6 +155,7 @@ class Dispatch:
                     outcome = lane.deliver_now(_first_attempt(lane.route, event, body))
                     if type(outcome) is Delivered:
                         plan.messages += outcome.messages
+                        plan.archives += outcome.archives
                         plan.delivered.append(lane)
                         continue
             plan.deliveries.append(
@@ -223,6 +225,11 @@ class Dispatch:
                 if lane.timer is not None:
                     lane.timer.cancel()
                 del self._lanes[number]
+
+    def crowded(self, route: int) -> bool:
+        """Whether the route's deliveries wait for a target that does not keep up, or that fails."""
+        lane = self._lanes.get(route)
+        return lane is not None and lane.crowded
 
     def waiting(self) -> int:
         """Deliveries in memory or under way."""

@@ -80,7 +80,7 @@ class Dispatcher(Protocol):
     """How deliveries come to be; see `bus.dispatch.Dispatch`."""
 
     def plan(self, event: Accepted, routes: Iterable[Route]) -> Any:
-        """What has to be stored with the event: ``deliveries`` and ``messages``."""
+        """What has to be stored with the event: ``deliveries``, ``messages`` and ``archives``."""
         ...
 
     def accepted(self, events: Sequence[tuple[Accepted, Any, Appended]]) -> None:
@@ -301,7 +301,7 @@ class Ingest:
             return
         rows, messages = [], []
         for received in waiting:
-            if received.plan.deliveries or received.key is not None:
+            if received.plan.deliveries or received.plan.archives or received.key is not None:
                 rows.append(received)
             else:
                 messages += received.plan.messages
@@ -363,6 +363,7 @@ class _Received(msgspec.Struct, gc=False):
         return Append(
             event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages,
             dedup_key=self.key,
+            archives=plan.archives,
         )  # fmt: skip
 
 

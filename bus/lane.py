@@ -21,7 +21,7 @@ from bus.targets import Delivery, Outcome, Route, Target
 from bus.turns import GOOD_FOR, SOON, Turns
 from rules.arn import target_kind
 from rules.retry import RetryPolicy
-from rules.template import Input, compile_input
+from rules.template import Input, WholeEvent, compile_input
 
 PAGE = 128
 """Deliveries claimed at a time; small, because claiming runs in the event loop."""
@@ -75,12 +75,14 @@ class Lane:
         self.turn: float | None = None
         """The instant reserved for the next attempt (s of the loop's clock)."""
         self.room = max(PAGE, 4 * window)
-        self.input: Input = compile_input(route.target)
+        kind = target_kind(route.arn)
+        # An archive's target shows a transformer that is AWS's own; what is kept is the event.
+        self.input: Input = WholeEvent() if kind == "archive" else compile_input(route.target)
         self.whole_event = self.input.whole_event
         self.policy = retry_policy(route.target.get("RetryPolicy"))
         self.max_age_ms = self.policy.max_age_s * 1000
         self.dead_letter_arn: str | None = (route.target.get("DeadLetterConfig") or {}).get("Arn")
-        self.forwards = target_kind(route.arn) == "event_bus"
+        self.forwards = kind == "event_bus"
         """Whether it hands events on to another bus, which is no attempt at anything in EventBridge's counting."""
         self.target: Target | None = None
         """Who delivers, once that has been looked up."""
@@ -137,6 +139,11 @@ class Lane:
     def idle(self) -> bool:
         """Whether nothing of the route is in memory, under way, or known to wait in the store."""
         return not self.ready and not self.running and not self.behind and self.next_due is None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether deliveries wait that their target does not take: more than a page's worth, or any while it fails."""
+        return self.behind or len(self.ready) + self.running > PAGE or self.pace.failing
 
     @property
     def heavy(self) -> bool:

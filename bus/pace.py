@@ -30,6 +30,11 @@ class Pace:
         """Whether one more attempt may start."""
         return running < self.window and now >= self.resume_at
 
+    @property
+    def failing(self) -> bool:
+        """Whether the target is taken for dead."""
+        return self._failures >= PATIENCE
+
     def succeeded(self) -> None:
         """The target took a delivery, or refused it with an answer: it is alive."""
         self._failures = 0

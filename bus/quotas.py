@@ -18,6 +18,7 @@ class Quotas:
     tags_per_resource: int = 50
     connections: int = 3000
     api_destinations: int = 3000
+    active_replays: int = 10
 
 
 def check_quota(count: int, quota: int) -> None:

@@ -74,8 +74,8 @@ class Rule:
     """A rule with its targets, ordered by Id; each target is a route that deliveries refer to.
 
     ``pattern`` and ``schedule`` may be ``""``, which is returned as such and means the same as None. ``since`` is the
-    instant (ms) from which the schedule counts. ``guest`` is the account that made the rule where it is not the bus's
-    own.
+    instant (ms) from which the schedule counts. A rule that is ``managed_by`` a service is that service's to change.
+    ``guest`` is the account that made the rule where it is not the bus's own.
     """
 
     scope: Scope
@@ -87,6 +87,7 @@ class Rule:
     description: str | None = None
     role: str | None = None
     since: int = 0
+    managed_by: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     routes: Sequence[Route] = ()
     guest: str | None = None
@@ -139,6 +140,7 @@ def dump_rule(rule: Rule) -> bytes:
             "description": rule.description,
             "role": rule.role,
             "since": rule.since,
+            "managed_by": rule.managed_by,
             "tags": rule.tags,
             "routes": [route.number for route in rule.routes],
             "guest": rule.guest,
@@ -163,6 +165,7 @@ def rule_members(rule: Rule) -> dict[str, Any]:
         "State": rule.state,
         "Description": rule.description,
         "RoleArn": rule.role,
+        "ManagedBy": rule.managed_by,
         "EventBusName": rule.bus,
     }
     return {member: value for member, value in members.items() if value is not None}

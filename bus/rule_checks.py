@@ -31,10 +31,15 @@ def check_rule(request: Mapping[str, Any], settings: Settings) -> None:
     if schedule:
         _check_schedule(schedule, request.get("State"))
     if pattern:
-        _check_length(pattern, settings.max_event_pattern)
-        parse_pattern(pattern)
+        check_pattern(pattern, settings)
     if request.get("RoleArn") is not None:
         _check_role(request["RoleArn"])
+
+
+def check_pattern(pattern: str, settings: Settings) -> None:
+    """Raise what is wrong with an event pattern that is to be stored."""
+    _check_length(pattern, settings.max_event_pattern)
+    parse_pattern(pattern)
 
 
 def _is_default(name_or_arn: str | None) -> bool:

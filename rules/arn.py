@@ -6,7 +6,7 @@ from typing import Literal
 
 from rules.errors import RulesError
 
-TargetKind = Literal["webhook", "event_bus", "api_destination", "queue", "log_group", "aws"]
+TargetKind = Literal["webhook", "event_bus", "api_destination", "queue", "log_group", "archive", "aws"]
 
 DEFAULT_BUS = "default"
 
@@ -77,6 +77,21 @@ def event_source_arn(name: str, *, region: str) -> str:
     return _events(region, "", f"event-source/{name}")
 
 
+def archive_arn(name: str, *, region: str, account: str) -> str:
+    """Build the ARN of an archive."""
+    return _events(region, account, f"archive/{name}")
+
+
+def replay_arn(name: str, *, region: str, account: str) -> str:
+    """Build the ARN of a replay."""
+    return _events(region, account, f"replay/{name}")
+
+
+def archive_target_arn(region: str) -> str:
+    """Build the ARN that an archive's managed rule has as its target: it names the service, and no archive."""
+    return _events(region, "", ":")
+
+
 def queue_arn(name: str, *, region: str, account: str) -> str:
     """Build the ARN of an SQS queue."""
     return _build("sqs", region, account, name)
@@ -110,6 +125,7 @@ _TARGETS: tuple[tuple[str, re.Pattern[str], TargetKind], ...] = (
     ("events", re.compile(r"event-bus/([/.\-_A-Za-z0-9]{1,256})"), "event_bus"),
     ("events", re.compile(r"api-destination/[.\-_A-Za-z0-9]{1,64}/[A-Za-z0-9\-]+"), "api_destination"),
     ("sqs", re.compile(r"([A-Za-z0-9_\-]{1,80}|[A-Za-z0-9_\-]{1,75}\.fifo)"), "queue"),
+    ("events", re.compile(r":"), "archive"),
     ("logs", re.compile(r"log-group:([.\-_/#A-Za-z0-9]{1,512})(?::\*)?"), "log_group"),
 )
 

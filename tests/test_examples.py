@@ -15,6 +15,7 @@ NOT_EXAMPLES = {"__init__", "running", "receiver"}
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem not in NOT_EXAMPLES)
 
 SAYS = {
+    "archive_and_replay": ("/wrong  order 0", "/mended  order 2  from second-try", "COMPLETED", "3 events still"),
     "demo": ("answered 503", "ERROR_CODE: ERROR_FROM_TARGET", "RETRY_ATTEMPTS: 2", "1 sent again", "started again"),
     "quickstart": ("accepted:", '"total": 250'),
     "api_destination_oauth": ("gives token-1", "with token-1: 401", "gives token-2", '"order": 2, "via": "busbar"'),

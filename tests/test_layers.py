@@ -44,6 +44,12 @@ LEVELS = {
     "bus.permissions": 3,
     "bus.admission": 3,
     "bus.governed": 5,
+    "bus.archived": 3,
+    "bus.listing": 3,
+    "bus.replay": 3,
+    "bus.archives": 4,
+    "bus.playback": 4,
+    "bus.replays": 4,
     "bus.entries": 3,
     "bus.event_kinds": 3,
     "bus.https_endpoint": 3,
@@ -61,6 +67,7 @@ LEVELS = {
     "bus.cloudtrail": 4,
     "bus.scheduler": 4,
     "bus.api": 5,
+    "bus.composition": 6,
     "bus.app": 6,
     "bus.server": 6,
     "bus.client": 6,
@@ -79,6 +86,7 @@ STRANGERS = {
     "bus.partners",
     "bus.connections", "bus.api_destinations",
     "bus.scheduler",
+    "bus.archives", "bus.replays",
 }  # fmt: skip
 
 PURE_STDLIB = {

@@ -7,7 +7,8 @@ A target is one file with one class and one row in `bus.app`. Its contract, whic
   (a stop is under way, the attempt may have arrived).
 * An attempt that may have arrived is never reported as `Failed` with a final class.
 * `Delivered` may carry messages for embedded queues; they are committed together with the
-  settlement of the delivery, so that a message is never there without it.
+  settlement of the delivery, so that a message is never there without it. Archives are carried by a target that takes
+  the event at once, and only there.
 * It keeps no state about a delivery between attempts.
 """
 
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 import msgspec
 
 from bus.scope import Scope
-from bus.store import NewMessage
+from bus.store import NewArchived, NewMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
     """The target took it."""
 
     messages: Sequence[NewMessage] = ()
+    archives: Sequence[NewArchived] = ()
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False):
@@ -96,7 +98,7 @@ class Target(Protocol):
 class ImmediateTarget(Target, Protocol):
     """A target inside this process, whose outcome is known without waiting.
 
-    Its messages ride in the transaction that accepts the event, so no delivery row is written.
+    Its messages and archives ride in the transaction that accepts the event, so no delivery row is written.
     """
 
     def deliver_now(self, delivery: Delivery) -> Outcome: ...

@@ -20,7 +20,7 @@ from bus.errors import ApiError, StoreUnavailable
 from bus.ingest import NOT_STORED, Ingest
 from bus.metrics import Metrics
 from bus.scope import Call, Scope
-from bus.store import Append, Appended, NewDelivery, NewMessage
+from bus.store import Append, Appended, NewArchived, NewDelivery, NewMessage
 from bus.targets import Route
 from rules.event import check_entry, entry_size
 from rules.index import MatchIndex
@@ -62,6 +62,7 @@ class FakeRules:
 class FakePlan:
     deliveries: list[NewDelivery] = field(default_factory=list)
     messages: list[NewMessage] = field(default_factory=list)
+    archives: list[NewArchived] = field(default_factory=list)
 
 
 @dataclass

@@ -89,6 +89,7 @@ def test_partitions(region: str, partition: str) -> None:
         ("arn:aws:logs:us-east-1:123456789012:log-group:/aws/events/x", "log_group"),
         ("arn:aws:logs:us-east-1:123456789012:log-group:/aws/events/x:*", "log_group"),
         ("arn:aws:logs:us-east-1:123456789012:log-group:g:log-stream:s", "aws"),
+        ("arn:aws:events:us-east-1:::", "archive"),
         ("arn:aws:lambda:us-east-1:123456789012:function:f", "aws"),
     ],
 )

@@ -1,0 +1,98 @@
+"""The way of an event: in, matched, and out to its targets. The table of targets is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from bus.admission import Admission
+from bus.composition import Foundation
+from bus.composition.state import State
+from bus.dispatch import Dispatch
+from bus.ingest import Ingest
+from bus.targets import Route, Target
+from bus.targets.archive import ArchiveTarget
+from bus.targets.aws import AwsService
+from bus.targets.event_bus import EventBus
+from bus.targets.log import LogGroup, lines_for
+from bus.targets.queue import QueueTarget
+from bus.targets.webhook import Webhook
+from bus.targets.wired import Wired
+from rules.arn import target_kind
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Which target delivers for a route: a wire that covers its ARN first, then the ARN's kind."""
+
+    by_kind: Mapping[str, Target]
+    wired: Target
+    match_wire: Callable[[str], str | None]
+
+    def __call__(self, route: Route) -> Target:
+        arn = route.arn
+        if self.match_wire(arn) is not None and _kind(arn) != "archive":
+            return self.wired
+        return self.by_kind[_kind(arn)]
+
+
+_kind = lru_cache(10_000)(target_kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Who may put events on a bus, the way in, and the way out."""
+
+    admission: Admission
+    ingest: Ingest
+    dispatch: Dispatch
+
+
+def open_delivery(base: Foundation, state: State) -> Delivery:
+    """Wire both ways; nothing moves before the dispatcher is started."""
+    webhook, aws = Webhook(base.settings, base.clock, base.addresses), AwsService(base.settings)
+    elsewhere = aws if base.settings.aws_endpoint_url else None
+    queue = QueueTarget(state.queues.find, state.queues.message, refuses=state.queues.refuses, elsewhere=elsewhere)
+    by_kind: dict[str, Target] = {
+        "webhook": webhook,
+        "queue": queue,
+        "log_group": LogGroup(lines_for(base.settings)),
+        "api_destination": state.destinations.target,
+        "archive": ArchiveTarget(state.archives.number_for),
+        "aws": aws,
+    }
+    for target in by_kind.values():
+        base.stack.push_async_callback(target.close)
+    wired = Wired(webhook, state.wires.match)
+    dispatch = Dispatch(
+        base.store,
+        base.clock,
+        metrics=base.metrics,
+        route=state.catalog.route,
+        target=Targets(by_kind, wired, state.wires.match),
+        dead_letter=queue.dead_letter,
+        max_in_flight=base.settings.max_in_flight,
+        turns=lambda route: state.destinations.api_destinations.turns(route.arn),
+    )
+    state.wires.changed = dispatch.look_for_targets
+    admission = Admission(state.principals, find=state.buses.find, find_foreign=state.buses.find_foreign)
+    ingest = _ingest(base, state, dispatch, admission)
+    by_kind["event_bus"] = EventBus(ingest.forward, takes=admission.takes)
+    return Delivery(admission, ingest, dispatch)
+
+
+def _ingest(base: Foundation, state: State, dispatch: Dispatch, admission: Admission) -> Ingest:
+    return Ingest(
+        base.store,
+        base.clock,
+        base.ids,
+        metrics=base.metrics,
+        find_bus=state.buses.find,
+        rule_set=state.catalog.ruleset,
+        dispatch=dispatch,
+        max_bytes=base.settings.max_put_events_bytes,
+        admission=admission,
+        watched=base.watchers.any,
+        watch=base.watchers.show,
+    )

@@ -1,0 +1,52 @@
+"""The AWS wire: which capability answers which operation is found by name among those listed here."""
+
+from __future__ import annotations
+
+from bus.api.access import Access
+from bus.api.model import load_events, load_queues
+from bus.api.rpc import Rpc, ShortCut
+from bus.composition import Foundation
+from bus.composition.delivery import Delivery
+from bus.composition.origins import Origins
+from bus.composition.state import State
+from bus.entries import read_entries
+from bus.governed import Gate, Governed, governed
+from bus.permissions import Permissions
+from bus.queues import ERROR_CODES
+from bus.tags import Tags
+
+
+def open_rpc(base: Foundation, state: State, delivery: Delivery, origins: Origins, access: Access) -> Rpc:
+    """The endpoint of all services that speak AWS JSON."""
+    ingest, partner_events = delivery.ingest, origins.partner_events
+    return Rpc(
+        [load_events(), load_queues()],
+        [
+            ingest,
+            *_behind_gate(state, delivery),
+            Permissions(state.buses.change_policy),
+            state.queues,
+            state.partners,
+            partner_events,
+            state.destinations.connections,
+            state.destinations.api_destinations,
+            state.archives,
+            origins.replays,
+        ],
+        access=access,
+        max_body_bytes=base.settings.max_body_bytes,
+        error_codes=ERROR_CODES,
+        refused={"events:PutEvents": ingest.refused, "events:PutPartnerEvents": partner_events.refused},
+        short_cuts={"events:PutEvents": ShortCut(read_entries, ingest.put_entries)},
+    )
+
+
+def _behind_gate(state: State, delivery: Delivery) -> list[Governed]:
+    """The capabilities that other accounts may use as far as the policy of a bus allows."""
+    gate = Gate(
+        delivery.admission,
+        find_bus=state.buses.find,
+        find_rule=lambda number, name: state.catalog.ruleset(number).rules.get(name),
+    )
+    tags = Tags({"rule": state.catalog, "event-bus": state.buses})
+    return governed([state.buses, state.catalog, tags], gate)
