@@ -11,11 +11,14 @@ from typing import Any
 
 import structlog
 
+from bus.agenda import Agenda
+from bus.api import Method
 from bus.api.access import Access
-from bus.api.model import load_events, load_queues
+from bus.api.model import Operation, load_events, load_queues, load_scheduler
 from bus.api.operations import Operations
 from bus.api.request import Receive, Send
 from bus.api.request import Scope as AsgiScope
+from bus.api.rest import Rest
 from bus.api.rpc import Rpc
 from bus.buses import Buses
 from bus.catalog import Catalog
@@ -27,6 +30,12 @@ from bus.errors import StoreError, StoreUnavailable, validation
 from bus.ingest import Ingest
 from bus.metrics import Metrics
 from bus.queues import ERROR_CODES, Queues
+from bus.schedules import Schedules
+from bus.schedules.firing import Firing
+from bus.schedules.groups import Groups
+from bus.schedules.invocation import NO_BUS
+from bus.schedules.registry import Registry
+from bus.schedules.targets import TargetChecks
 from bus.scope import Call, Scope
 from bus.store.sqlite import SqliteStore, open_store
 from bus.tags import Tags
@@ -36,6 +45,8 @@ from bus.targets.aws import AwsService
 from bus.targets.event_bus import EventBus
 from bus.targets.log import LogGroup, lines_for
 from bus.targets.queue import QueueTarget
+from bus.targets.scheduled import AwsApi, PutEvents, Scheduled, ScheduledNow
+from bus.targets.universal import action_of
 from bus.targets.webhook import Webhook
 from bus.targets.wired import Wired
 from bus.watchers import Watchers
@@ -85,6 +96,8 @@ class App:
     metrics: Metrics
     watchers: Watchers
     rpc: Rpc
+    scheduler: Rest
+    agenda: Agenda
     operations: Callable[[AsgiScope, Receive, Send], Any]
     closing: AsyncExitStack
     stopping: asyncio.Task[None] | None = None
@@ -96,6 +109,8 @@ class App:
         path: str = scope["path"]
         if path.startswith("/_bus/") or path == "/metrics":
             await self.operations(scope, receive, send)
+        elif path.startswith(self.scheduler.prefixes) and self.scheduler.serves(scope):
+            await self.scheduler(scope, receive, send)
         else:
             await self.rpc(scope, receive, send)
 
@@ -125,7 +140,8 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     ids, metrics, watchers = IdSource(clock), Metrics(), Watchers()
     addresses = Addresses(settings)
     state = await _open_state(settings, clock, ids, addresses, stack)
-    dispatch, ingest = _connect(settings, clock, ids, state, addresses, metrics, watchers, stack)
+    own: dict[tuple[str, str], tuple[Operation, Method]] = {}
+    dispatch, ingest = _connect(settings, clock, ids, state, addresses, metrics, watchers, own, stack)
     access = Access(settings, clock=clock)
     rpc = Rpc(
         [load_events(), load_queues()],
@@ -136,11 +152,35 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
         refused={"events:PutEvents": ingest.refused},
     )
     operations = _operations(settings, clock, ids, state, access, dispatch, metrics, watchers)
+    agenda = Agenda(clock)
+    stack.callback(agenda.clear)
+    groups = Groups(clock, state.schedules)
+    scheduler = _scheduler(settings, clock, state, access, addresses, groups)
+    for operation, method in (*rpc.methods(), *scheduler.methods()):
+        own[operation.service, operation.name] = operation, method
     await _begin(settings, state, dispatch, stack)
+    await _begin_schedules(state, Firing(state.store, clock, agenda, state.schedules, dispatch=dispatch), groups, stack)
     return App(
         settings, state.store, state.queues, state.buses, state.catalog, state.wires, ingest, dispatch, metrics,
-        watchers, rpc, operations.app(), AsyncExitStack(),
+        watchers, rpc, scheduler, agenda, operations.app(), AsyncExitStack(),
     )  # fmt: skip
+
+
+def _scheduler(
+    settings: Settings, clock: Clock, state: State, access: Access, addresses: Addresses, groups: Groups
+) -> Rest:
+    """EventBridge Scheduler's wire and what answers it."""
+    checks = TargetChecks(check_url=addresses.check_url, action_of=action_of)
+    schedules = Schedules(state.store, clock, state.schedules, targets=checks, may=access.may)
+    return Rest(load_scheduler(), [schedules, groups], access=access, max_body_bytes=settings.max_body_bytes)
+
+
+async def _begin_schedules(state: State, firing: Firing, groups: Groups, stack: AsyncExitStack) -> None:
+    """Fire what is due; what was missed first."""
+    firing.start()
+    stack.push_async_callback(firing.stop)
+    groups.start()
+    stack.push_async_callback(groups.stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +192,7 @@ class State:
     buses: Buses
     catalog: Catalog
     wires: Wires
+    schedules: Registry
 
 
 async def _open_state(
@@ -172,7 +213,9 @@ async def _open_state(
     await buses.load()
     await catalog.load()
     await wires.load()
-    return State(store, queues, buses, catalog, wires)
+    schedules = Registry(store)
+    await schedules.load()
+    return State(store, queues, buses, catalog, wires, schedules)
 
 
 def _connect(
@@ -183,6 +226,7 @@ def _connect(
     addresses: Addresses,
     metrics: Metrics,
     watchers: Watchers,
+    own: Mapping[tuple[str, str], tuple[Operation, Method]],
     stack: AsyncExitStack,
 ) -> tuple[Dispatch, Ingest]:
     """The way of an event: in, matched, and out to its targets."""
@@ -193,12 +237,20 @@ def _connect(
     by_kind: dict[str, Target] = {"webhook": webhook, "queue": queue_target, "log_group": log_group, "aws": aws}
     for target in by_kind.values():
         stack.push_async_callback(target.close)
+    wired = Wired(webhook, state.wires.match)
+    of_rules = Targets(by_kind, wired, state.wires.match)
+    by_schedule: dict[str, Target] = {
+        "webhook": Scheduled(webhook),
+        "queue": ScheduledNow(queue_target),
+        "aws": Scheduled(AwsApi(lambda service, name: own.get((service, name)), aws)),
+    }
+    of_schedules = Targets(by_schedule, Scheduled(wired), state.wires.match)
     dispatch = Dispatch(
         state.store,
         clock,
         metrics=metrics,
-        route=state.catalog.route,
-        target=Targets(by_kind, Wired(webhook, state.wires.match), state.wires.match),
+        route=lambda number: state.catalog.route(number) or state.schedules.route(number),
+        target=lambda route: (of_rules if route.bus else of_schedules)(route),
         dead_letter=queue_target.dead_letter,
         max_in_flight=settings.max_in_flight,
     )
@@ -215,6 +267,7 @@ def _connect(
         watch=watchers.show,
     )
     apart = settings.credentials is not None or settings.strict
+    by_schedule["event_bus"] = Scheduled(PutEvents(ingest.put))
     by_kind["event_bus"] = EventBus(ingest.forward, across_accounts=not apart)
     return dispatch, ingest
 
@@ -239,8 +292,8 @@ def _operations(
         ids,
         queues=state.queues,
         dispatch=dispatch,
-        route=lambda rule, target: _current_route(state.catalog, rule, target),
-        bus_number=lambda route: state.buses.require(route.scope, route.bus).number,
+        route=lambda rule, target: _current_route(state, rule, target),
+        bus_number=lambda route: state.buses.require(route.scope, route.bus).number if route.bus else NO_BUS,
     )
     return Operations(
         metrics=metrics,
@@ -258,33 +311,38 @@ async def _begin(settings: Settings, state: State, dispatch: Dispatch, stack: As
     """Set to work: what was left behind first."""
     try:
         await _first_queue(settings, state.queues)
-        await _forget_unused(state.store, state.catalog, dispatch)
+        await _forget_unused(state, dispatch)
     except StoreUnavailable as error:
         log.error("started on a disk that refuses writes", reason=str(error))
     await dispatch.start()
     stack.push_async_callback(dispatch.stop, settings.stop_grace)
-    tidying = asyncio.get_running_loop().create_task(_tidy(state.store, state.catalog, dispatch))
+    tidying = asyncio.get_running_loop().create_task(_tidy(state, dispatch))
     stack.callback(tidying.cancel)
 
 
-async def _tidy(store: SqliteStore, catalog: Catalog, dispatch: Dispatch) -> None:
+async def _tidy(state: State, dispatch: Dispatch) -> None:
     """Now and then let go of what replaced and removed targets have left behind."""
     while True:
         await asyncio.sleep(TIDY_EVERY_S)
         try:
-            await _forget_unused(store, catalog, dispatch)
+            await _forget_unused(state, dispatch)
         except StoreError as error:
             log.warning("routes nobody uses are kept for now", reason=str(error))
 
 
-async def _forget_unused(store: SqliteStore, catalog: Catalog, dispatch: Dispatch) -> None:
-    await catalog.forget_routes({waiting.route for waiting in await store.backlog()})
+async def _forget_unused(state: State, dispatch: Dispatch) -> None:
+    in_use = {waiting.route for waiting in await state.store.backlog()}
+    await state.catalog.forget_routes(in_use)
+    await state.schedules.forget_routes(in_use)
     dispatch.forget_lanes()
 
 
-def _current_route(catalog: Catalog, rule_arn: str, target_arn: str) -> Route | str:
-    """The rule's target as it stands now, or a sentence that says what is missing."""
-    for rule in catalog.rules():
+def _current_route(state: State, rule_arn: str, target_arn: str) -> Route | str:
+    """The target of a rule or schedule as it stands now, or a sentence that says what is missing."""
+    if ":scheduler:" in rule_arn:
+        route = next((each.route for each in state.schedules.all() if each.arn == rule_arn), None)
+        return route or f"there is no schedule {rule_arn} any more"
+    for rule in state.catalog.rules():
         if rule.arn == rule_arn:
             found = next((route for route in rule.routes if route.arn == target_arn), None)
             return found or f"rule {rule.name} has no target {target_arn} any more"

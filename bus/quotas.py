@@ -16,6 +16,8 @@ class Quotas:
     wildcard_rules_per_bus: int = 30
     targets_per_rule: int = 5
     tags_per_resource: int = 50
+    schedules: int = 1_000_000
+    schedule_groups: int = 500
 
 
 def check_quota(count: int, quota: int) -> None:

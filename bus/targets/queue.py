@@ -100,6 +100,7 @@ def no_queue() -> Failed:
         "NO_RESOURCE",
         "The specified queue does not exist or you do not have access to it. (Service: AmazonSQS; Status Code: 400; "
         f"Error Code: AWS.SimpleQueueService.NonExistentQueue; Request ID: {uuid4()}; Proxy: null)",
+        cause="AWS.SimpleQueueService.NonExistentQueue",
     )
 
 
@@ -113,11 +114,13 @@ def refusal(error: ApiError, queue_arn: str) -> Failed:
             f"User: events.amazonaws.com is not authorized to perform: sqs:sendmessage on resource: {queue_arn} "
             "because no resource-based policy allows the sqs:sendmessage action (Service: AmazonSQS; Status Code: 403; "
             f"Error Code: AccessDenied; Request ID: {uuid4()}; Proxy: null)",
+            cause="AccessDenied",
         )
     return Failed(
         "INVALID_PARAMETER",
         f"{error.message} (Service: AmazonSQS; Status Code: {error.status or 400}; Error Code: {error.code}; "
         f"Request ID: {uuid4()}; Proxy: null)",
+        cause=error.code,
     )
 
 

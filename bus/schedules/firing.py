@@ -1,0 +1,204 @@
+"""Firing: at its due instant a schedule's invocation is written down, and only then handed to the dispatcher.
+
+Theory of operation. Every enabled schedule that is still due some day has one entry on the agenda, for its next
+invocation. What comes due in one turn of the loop is fired together: the invocations are written down, and then the
+notes that they were made. After a crash in between they are made again, with the same ids; by these the store knows an
+invocation that it took within the last minutes, and takes it no second time. The next invocation is planned when the
+note is on disk; when the disk refuses, the same ones are tried again a little later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import structlog
+
+from bus.accepted import LEASE_MS, Accepted
+from bus.clock import Clock
+from bus.errors import StoreError
+from bus.schedules.invocation import invocation
+from bus.schedules.registry import Registry
+from bus.schedules.schedule import Schedule
+from bus.scope import Scope
+from bus.store import Append, Appended, Store
+from bus.targets import Route
+
+log = structlog.get_logger("schedules")
+
+BATCH = 100
+AGAIN_MS = 1000
+
+
+class Entry(Protocol):
+    """Something on the agenda."""
+
+    def cancel(self) -> None: ...
+
+
+class Agenda(Protocol):
+    """See `bus.agenda.Agenda`."""
+
+    def at(self, instant: int, call: Callable[[], None]) -> Entry: ...
+
+
+class Dispatcher(Protocol):
+    """How deliveries come to be; see `bus.dispatch.Dispatch`."""
+
+    def plan(self, event: Accepted, routes: Iterable[Route]) -> Any: ...
+
+    def accepted(self, event: Accepted, plan: Any, appended: Appended) -> None: ...
+
+
+class Due(NamedTuple):
+    """An invocation whose time has come."""
+
+    schedule: Schedule
+    nominal: int
+
+
+class Firing:
+    """Fires the schedules of a registry; ``fraction`` draws from [0, 1) where in a flexible window."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        agenda: Agenda,
+        registry: Registry,
+        *,
+        dispatch: Dispatcher,
+        fraction: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._agenda = agenda
+        self._registry = registry
+        self._dispatch = dispatch
+        self._fraction = fraction
+        self._entries: dict[int, Entry] = {}
+        self._due: list[Due] = []
+        self._task: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    # -- life
+
+    def start(self) -> None:
+        """Plan every schedule; what was missed meanwhile is due at once."""
+        self._registry.changed = self.plan
+        self._registry.gone = self.forget
+        for schedule in self._registry.all():
+            self.plan(schedule)
+
+    async def stop(self) -> None:
+        """Fire nothing more, and wait for what is being written."""
+        self._stopped = True
+        for entry in self._entries.values():
+            entry.cancel()
+        self._entries.clear()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    # -- planning
+
+    def plan(self, schedule: Schedule) -> None:
+        """Put the schedule's next invocation on the agenda, in the place of the one that may be there."""
+        self.forget(schedule)
+        if self._stopped or not schedule.enabled:
+            return
+        after = max(schedule.since, self._registry.last_run(schedule) or schedule.since)
+        planned = schedule.timing.plan(after, self._clock.now_ms(), fraction=self._fraction)
+        if planned is not None:
+            self._put(planned.at, Due(schedule, planned.nominal))
+
+    def forget(self, schedule: Schedule) -> None:
+        """Take the schedule off the agenda."""
+        entry = self._entries.pop(schedule.number, None)
+        if entry is not None:
+            entry.cancel()
+
+    def _put(self, instant: int, due: Due) -> None:
+        self._entries[due.schedule.number] = self._agenda.at(instant, lambda: self._come_due(due))
+
+    def _come_due(self, due: Due) -> None:
+        self._entries.pop(due.schedule.number, None)
+        self._due.append(due)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._fire_all())
+
+    # -- firing
+
+    async def _fire_all(self) -> None:
+        try:
+            while self._due:
+                batch = self._due[:BATCH]
+                del self._due[:BATCH]
+                try:
+                    await self._fire([due for due in batch if self._current(due) is due.schedule])
+                except StoreError as error:
+                    log.error("schedules could not be fired; trying again", reason=str(error), schedules=len(batch))
+                    self._put_off(batch)
+                except Exception:
+                    log.exception("schedules could not be fired; trying again", schedules=len(batch))
+                    self._put_off(batch)
+        finally:
+            self._task = None
+
+    def _put_off(self, batch: Sequence[Due]) -> None:
+        for due in batch:
+            if self._current(due) is due.schedule and not self._stopped:
+                self._put(self._clock.now_ms() + AGAIN_MS, due)
+
+    async def _fire(self, batch: Sequence[Due]) -> None:
+        await self._invoke(batch)
+        for scope in {due.schedule.scope for due in batch}:
+            await self._note(scope, [due for due in batch if due.schedule.scope == scope])
+
+    async def _invoke(self, batch: Sequence[Due]) -> None:
+        """Write the invocations down, and hand over those that had not been written before."""
+        now = self._clock.now_ms()
+        events = [invocation(due.schedule, due.nominal, now) for due in batch]
+        plans = [self._dispatch.plan(event, [due.schedule.route]) for event, due in zip(events, batch, strict=True)]
+        appends = [
+            Append(
+                event.bus, event.event_id, now, event.body, event.attrs, plan.deliveries, plan.messages,
+                dedup_key=event.event_id,
+            )
+            for event, plan in zip(events, plans, strict=True)
+        ]  # fmt: skip
+        appended = await self._store.append(appends, lease_until=now + LEASE_MS)
+        for event, plan, stored in zip(events, plans, appended, strict=True):
+            if not stored.duplicate:
+                self._dispatch.accepted(event, plan, stored)
+
+    async def _note(self, scope: Scope, batch: Sequence[Due]) -> None:
+        """Write that the invocations were made, or that the schedule has come to its end; then plan the next ones.
+
+        A schedule may have been changed while it was fired: what it is now decides.
+        """
+        async with self._registry.lock(scope):
+            noted = [(due, schedule) for due in batch if (schedule := self._current(due)) is not None]
+            ended = [schedule for due, schedule in noted if _is_over(schedule, due.nominal)]
+            changes = [self._registry.run(schedule, due.nominal) for due, schedule in noted if schedule not in ended]
+            changes += [change for schedule in ended for change in self._registry.removal(schedule)]
+            if changes:
+                await self._store.conf_put(changes)
+            for due, schedule in noted:
+                if schedule in ended:
+                    self._registry.removed(schedule)
+                else:
+                    self._registry.ran(schedule, due.nominal)
+                    self.plan(schedule)
+
+    def _current(self, due: Due) -> Schedule | None:
+        """The schedule as it is now; None when it is gone, even if another bears its name."""
+        was = due.schedule
+        found = self._registry.schedule(was.scope, was.group, was.name)
+        return found if found is not None and found.number == was.number else None
+
+
+def _is_over(schedule: Schedule, nominal: int) -> bool:
+    """Whether the invocation was the last of a schedule that is to be deleted then."""
+    return schedule.ends_itself and schedule.timing.next_after(nominal) is None

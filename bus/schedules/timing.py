@@ -1,0 +1,118 @@
+"""When a schedule's invocations are due: its expression read in its time zone, between its start and its end.
+
+An invocation has a *nominal* instant, which the expression gives, and is made at some instant of the flexible time
+window that begins there (at the nominal instant itself without one). It is missed once its window has closed without
+it. Of the invocations that were missed, because the bus was down or busy, only the latest is still made: a thousand
+minutes of absence are one call, not a thousand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import tzinfo
+from functools import lru_cache
+from typing import NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from rules.errors import ScheduleError
+from rules.schedule import At, Schedule, parse_at, parse_schedule
+
+MINUTE_MS = 60_000
+
+_RATE = re.compile(r"rate\((0*1) (minute|hour|day)s\)|rate\(([0-9]+) (minute|hour|day)\)")
+_ZONE = re.compile(r"[A-Za-z0-9_+\-]+(/[A-Za-z0-9_+\-]+)*")
+_NO_ZONES = frozenset({"Factory", "localtime", "posixrules"})
+"""Files that lie among the zones on some machines and mean nothing, or something else on each."""
+
+
+class Planned(NamedTuple):
+    """The next invocation: its nominal instant, and when to make it (ms)."""
+
+    nominal: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The due instants of one schedule (ms).
+
+    ``start`` is where a rate counts from and before which nothing else is due, None for no such limit; ``end`` the last
+    instant that may be due. Neither matters to a schedule that is due once. ``anchor`` is where a rate without a start
+    counts from, ``window`` the length of the flexible time window.
+    """
+
+    expression: Schedule
+    zone: tzinfo
+    anchor: int
+    start: int | None = None
+    end: int | None = None
+    window: int = 0
+
+    def next_after(self, instant: int) -> int | None:
+        """The first nominal instant after ``instant``."""
+        if isinstance(self.expression, At):
+            return self.expression.next_after(instant, start_ms=self.anchor, zone=self.zone)
+        begin = instant if self.start is None else max(instant, self.start - 1)
+        anchor = self.anchor if self.start is None else self.start
+        due = self.expression.next_after(begin, start_ms=anchor, zone=self.zone)
+        return due if due is not None and (self.end is None or due <= self.end) else None
+
+    def latest(self, after: int, until: int) -> int | None:
+        """The last nominal instant after ``after`` and not after ``until``.
+
+        Looked for from the end, in spans that grow, so that a long absence costs no more than a short one.
+        """
+        span = MINUTE_MS
+        while after < until:
+            begin = max(after, until - span)
+            due = self.next_after(begin)
+            if due is not None and due <= until:
+                return self._last(due, until)
+            after, span = (until, span) if begin == after else (after, span * 4)
+        return None
+
+    def _last(self, due: int, until: int) -> int:
+        following = self.next_after(due)
+        while following is not None and following <= until:
+            due, following = following, self.next_after(following)
+        return due
+
+    def plan(self, after: int, now: int, *, fraction: Callable[[], float]) -> Planned | None:
+        """The invocation to make next when all up to ``after`` are done with; ``fraction`` is drawn from [0, 1)."""
+        open_since = max(after, now - self.window - 1)
+        missed = self.latest(after, open_since)
+        if missed is not None:
+            return Planned(missed, now)
+        due = self.next_after(open_since)
+        if due is None:
+            return None
+        return Planned(due, max(now, due + int(fraction() * self.window)))
+
+
+def parse_expression(text: str) -> Schedule:
+    """A schedule expression of any kind; ScheduleError.
+
+    Unlike rules, EventBridge Scheduler takes singular and plural units with any number.
+    """
+    if text.startswith("at("):
+        return parse_at(text)
+    if match := _RATE.fullmatch(text):
+        text = f"rate({match[1]} {match[2]})" if match[1] else _plural(match[3], match[4])
+    return parse_schedule(text)
+
+
+def _plural(value: str, unit: str) -> str:
+    return f"rate({value} {unit})" if value.lstrip("0") == "1" else f"rate({value} {unit}s)"
+
+
+@lru_cache(1024)
+def find_zone(name: str) -> ZoneInfo:
+    """The time zone of an IANA name; ScheduleError when there is none."""
+    if name in _NO_ZONES or not _ZONE.fullmatch(name):
+        raise ScheduleError(f"{name!r} is not the name of a time zone")
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ScheduleError(f"there is no time zone {name!r}") from None
