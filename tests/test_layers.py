@@ -40,6 +40,8 @@ LEVELS = {
     "bus.arrival": 3,
     "bus.schedules": 4,
     "bus.letters": 4,
+    "bus.entries": 3,
+    "bus.event_kinds": 3,
     "bus.lane": 4,
     "bus.settling": 4,
     "bus.aging": 4,

@@ -49,7 +49,7 @@ class Dispatcher(Protocol):
 
     def plan(self, event: Accepted, routes: Iterable[Route]) -> Any: ...
 
-    def accepted(self, event: Accepted, plan: Any, appended: Appended) -> None: ...
+    def accepted(self, events: Sequence[tuple[Accepted, Any, Appended]]) -> None: ...
 
 
 class Due(NamedTuple):
@@ -169,9 +169,8 @@ class Firing:
             for event, plan in zip(events, plans, strict=True)
         ]  # fmt: skip
         appended = await self._store.append(appends, lease_until=now + LEASE_MS)
-        for event, plan, stored in zip(events, plans, appended, strict=True):
-            if not stored.duplicate:
-                self._dispatch.accepted(event, plan, stored)
+        stored = zip(events, plans, appended, strict=True)
+        self._dispatch.accepted([each for each in stored if not each[2].duplicate])
 
     async def _note(self, scope: Scope, batch: Sequence[Due]) -> None:
         """Write that the invocations were made, or that the schedule has come to its end; then plan the next ones.

@@ -7,11 +7,11 @@ that is made here. A universal target is any API of AWS; those of this bus's own
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 import orjson
 import structlog
+from msgspec.structs import replace
 
 from bus.accepted import Luggage
 from bus.arrival import Arrival
@@ -97,7 +97,10 @@ class PutEvents:
         if fault is not None:
             return Failed("INVALID_PARAMETER", fault.message, cause=fault.code)
         time = format_time(delivery.accepted / 1000)
-        arrival = Arrival(delivery.event_id, time, entry, delivery.route.scope)
+        arrival = Arrival(
+            delivery.event_id, time, entry["Source"], entry["DetailType"], entry["Detail"], entry["Resources"],
+            delivery.route.scope,
+        )  # fmt: skip
         name = bus.resource.removeprefix("event-bus/")
         try:
             await self._put(Scope(bus.account, bus.region), name, [arrival], luggage=Luggage(trace=delivery.trace))

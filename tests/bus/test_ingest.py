@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ ENTRY = {"Source": "shop", "DetailType": "OrderPlaced", "Detail": '{ "id": 1.50 
 class FakeBus:
     number: int = 7
     name: str = "default"
+    scope: Scope = SCOPE
 
 
 @dataclass
@@ -67,8 +68,8 @@ class FakeDispatch:
         self.planned.append((event, names))
         return FakePlan([NewDelivery(1, event.ts, event.ts + 1000) for _ in names])
 
-    def accepted(self, event: Accepted, plan: FakePlan, appended: Appended) -> None:
-        self.handed_over.append(event)
+    def accepted(self, events: Sequence[tuple[Accepted, FakePlan, Appended]]) -> None:
+        self.handed_over.extend(event for event, _, _ in events)
 
 
 class FakeStore:
@@ -79,7 +80,9 @@ class FakeStore:
         self.error: Exception | None = None
         self.gate: asyncio.Event | None = None
 
-    async def append(self, batch: list[Append], *, lease_until: int = 0) -> list[Appended]:
+    async def append(
+        self, batch: list[Append], *, messages: Sequence[NewMessage] = (), lease_until: int = 0
+    ) -> list[Appended]:
         if self.gate is not None:
             await self.gate.wait()
         if self.error is not None:
@@ -96,13 +99,14 @@ class Bench:
         self.metrics = Metrics()
         self.watched: list[bytes] = []
         self.watching = False
+        bus = FakeBus()
         rules = FakeRules(patterns or {"all": '{"source":[{"prefix":""}]}'}, states)
         self.ingest = Ingest(
             self.store,  # type: ignore[arg-type]
             self.clock,
             IdSource(self.clock),
             metrics=self.metrics,
-            find_bus=lambda scope, name: None if name == "absent" else FakeBus(),
+            find_bus=lambda scope, name: None if name == "absent" else bus,
             rule_set=lambda number: rules,
             dispatch=self.dispatch,
             max_bytes=1000,
@@ -283,7 +287,7 @@ async def test_forwarding_to_an_absent_bus_says_so() -> None:
 
 
 def inside(replay_name: str | None = None) -> Arrival:
-    return Arrival("e-1", "2023-11-14T22:13:20Z", ENTRY, SCOPE, replay_name=replay_name)
+    return Arrival("e-1", "2023-11-14T22:13:20Z", "shop", "OrderPlaced", '{"id":1}', (), SCOPE, replay_name)
 
 
 async def test_an_event_of_the_bus_itself_is_matched_and_planned_like_any_other() -> None:
