@@ -21,7 +21,7 @@ from botocore.model import ServiceModel, Shape  # type: ignore[import-untyped]
 from rules.arn import Arn
 
 _RESOURCE = re.compile(r"aws-sdk:([a-z0-9]+):([A-Za-z0-9]+)")
-_ELSEWISE = {
+ELSEWISE = {
     "applicationdiscovery": "discovery",
     "cloudwatchevents": "events",
     "cloudwatchlogs": "logs",
@@ -80,7 +80,7 @@ def find_api(arn: Arn) -> Api | None:
 @lru_cache(256)
 def api_of(service: str, name: str) -> Api | None:
     """The API of that name, in whatever case; None when there is no such service or API."""
-    client = _clients().get(service) or _ELSEWISE.get(service)
+    client = _clients().get(service) or ELSEWISE.get(service)
     if client is None:
         return None
     model = ServiceModel(Loader().load_service_model(client, "service-2"), client)
