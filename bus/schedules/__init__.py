@@ -1,7 +1,7 @@
 """EventBridge Scheduler: the operations on schedules; those on groups and tags are in `bus.schedules.groups`.
 
-Every change is made under the scope's lock: a new value is made from the one in place and written, and takes its place
-when it is on disk. Firing follows it from there.
+Every change is made under the schedule's lock: a new value is made from the one in place and written, and takes its
+place when it is on disk. Firing follows it from there.
 """
 
 from __future__ import annotations
@@ -67,15 +67,14 @@ class Schedules:
     async def create_schedule(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         members, target = self._accepted(call, request)
         name, by = request["Name"], made_by("create", request)
-        async with self._registry.lock(call.scope):
+        async with self._registry.lock(call.scope, request.get("GroupName") or DEFAULT_GROUP, name):
             group = self._require_group(call.scope, request.get("GroupName"))
             existing = self._registry.schedule(call.scope, group.name, name)
             if existing is not None:
                 if by is not None and existing.made_by == by:
                     return {"ScheduleArn": existing.arn}
                 raise conflict(f"Schedule {name} already exists.")
-            if group.state == DELETING:
-                raise conflict(f"Schedule group {group.name} is being deleted.")
+            _demand_kept(group)
             check_quota(self._registry.count(call.scope) + 1, self._quotas.schedules, "schedules")
             now = self._clock.now_ms()
             self._check_dates(members, now, {})
@@ -90,8 +89,9 @@ class Schedules:
     async def update_schedule(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         members, target = self._accepted(call, request)
         by = made_by("update", request)
-        async with self._registry.lock(call.scope):
+        async with self._registry.lock(call.scope, request.get("GroupName") or DEFAULT_GROUP, request["Name"]):
             old = self._require(call.scope, request)
+            _demand_kept(self._require_group(call.scope, old.group))
             if by is not None and old.made_by == by:
                 return {"ScheduleArn": old.arn}
             now = self._clock.now_ms()
@@ -108,7 +108,7 @@ class Schedules:
 
     async def delete_schedule(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         key = (call.scope, request.get("GroupName") or DEFAULT_GROUP, request["Name"])
-        async with self._registry.lock(call.scope):
+        async with self._registry.lock(*key):
             if not self._deletions.knows(request.get("ClientToken"), key):
                 await self._registry.remove([self._require(call.scope, request)])
                 self._deletions.remember(request.get("ClientToken"), key)
@@ -177,6 +177,11 @@ class Schedules:
     def _route(self, scope: Scope, group: str, name: str, target: Mapping[str, Any]) -> Route:
         arn = schedule_arn(name, group, scope)
         return Route(self._store.allocate(), scope, "", f"{group}/{name}", arn, {"Id": name, **target})
+
+
+def _demand_kept(group: Group) -> None:
+    if group.state == DELETING:
+        raise conflict(f"Schedule group {group.name} is being deleted.")
 
 
 def _check_window(window: Mapping[str, Any]) -> None:

@@ -22,7 +22,6 @@ from bus.errors import StoreError
 from bus.schedules.invocation import invocation
 from bus.schedules.registry import Registry
 from bus.schedules.schedule import Schedule
-from bus.scope import Scope
 from bus.store import Append, Appended, Store
 from bus.targets import Route
 
@@ -120,6 +119,7 @@ class Firing:
             entry.cancel()
 
     def _put(self, instant: int, due: Due) -> None:
+        self.forget(due.schedule)
         self._entries[due.schedule.number] = self._agenda.at(instant, lambda: self._come_due(due))
 
     def _come_due(self, due: Due) -> None:
@@ -153,8 +153,11 @@ class Firing:
 
     async def _fire(self, batch: Sequence[Due]) -> None:
         await self._invoke(batch)
-        for scope in {due.schedule.scope for due in batch}:
-            await self._note(scope, [due for due in batch if due.schedule.scope == scope])
+        noted = await asyncio.gather(*map(self._note, batch), return_exceptions=True)
+        failed = [(due, error) for due, error in zip(batch, noted, strict=True) if error is not None]
+        for due, error in failed:
+            log.error("a schedule's run could not be noted; trying again", schedule=due.schedule.arn, reason=str(error))
+        self._put_off([due for due, _ in failed])
 
     async def _invoke(self, batch: Sequence[Due]) -> None:
         """Write the invocations down, and hand over those that had not been written before."""
@@ -172,32 +175,24 @@ class Firing:
         stored = zip(events, plans, appended, strict=True)
         self._dispatch.accepted([each for each in stored if not each[2].duplicate])
 
-    async def _note(self, scope: Scope, batch: Sequence[Due]) -> None:
-        """Write that the invocations were made, or that the schedule has come to its end; then plan the next ones.
+    async def _note(self, due: Due) -> None:
+        """Write that the invocation was made, or that the schedule has come to its end; then plan the next one.
 
-        A schedule may have been changed while it was fired: what it is now decides.
+        The schedule may have been changed while it was fired: what it is now decides.
         """
-        async with self._registry.lock(scope):
-            noted = [(due, schedule) for due in batch if (schedule := self._current(due)) is not None]
-            ended = [schedule for due, schedule in noted if _is_over(schedule, due.nominal)]
-            changes = [self._registry.run(schedule, due.nominal) for due, schedule in noted if schedule not in ended]
-            changes += [change for schedule in ended for change in self._registry.removal(schedule)]
-            if changes:
-                await self._store.conf_put(changes)
-            for due, schedule in noted:
-                if schedule in ended:
-                    self._registry.removed(schedule)
-                else:
-                    self._registry.ran(schedule, due.nominal)
-                    self.plan(schedule)
+        was = due.schedule
+        async with self._registry.lock(was.scope, was.group, was.name):
+            schedule = self._current(due)
+            if schedule is None:
+                return
+            if schedule.ends_itself and schedule.timing.next_after(due.nominal) is None:
+                await self._registry.remove([schedule])
+            else:
+                await self._registry.note_run(schedule, due.nominal)
+                self.plan(schedule)
 
     def _current(self, due: Due) -> Schedule | None:
         """The schedule as it is now; None when it is gone, even if another bears its name."""
         was = due.schedule
         found = self._registry.schedule(was.scope, was.group, was.name)
         return found if found is not None and found.number == was.number else None
-
-
-def _is_over(schedule: Schedule, nominal: int) -> bool:
-    """Whether the invocation was the last of a schedule that is to be deleted then."""
-    return schedule.ends_itself and schedule.timing.next_after(nominal) is None

@@ -62,7 +62,7 @@ class Groups:
         name, by = request["Name"], made_by("create", request)
         _check_not_default(name)
         tags = self._tags({}, request.get("Tags") or ())
-        async with self._registry.lock(call.scope):
+        async with self._registry.lock(call.scope, name):
             existing = self._registry.group(call.scope, name)
             if existing is not None:
                 if by is not None and existing.made_by == by and existing.state != DELETING:
@@ -88,7 +88,7 @@ class Groups:
     async def delete_schedule_group(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         name, key = request["Name"], (call.scope, request["Name"])
         _check_not_default(name)
-        async with self._registry.lock(call.scope):
+        async with self._registry.lock(*key):
             if self._deletions.knows(request.get("ClientToken"), key):
                 return {}
             group = self._require(call.scope, name)
@@ -96,6 +96,7 @@ class Groups:
                 group = replace(group, state=DELETING, modified=self._clock.now_ms())
                 await self._registry.save_group(group)
                 self._deletions.remember(request.get("ClientToken"), key)
+                await self._registry.caught_up()  # with schedules that were on their way into the group
                 if await self._empty_some(group):
                     self._empty_in_background(group)
         return {}
@@ -127,7 +128,7 @@ class Groups:
         left = True
         while left:
             try:
-                async with self._registry.lock(group.scope):
+                async with self._registry.lock(group.scope, group.name):
                     left = await self._empty_some(group)
             except StoreError as error:
                 log.error("a schedule group could not be deleted; trying again", group=group.arn, reason=str(error))
@@ -136,14 +137,14 @@ class Groups:
     # -- tags
 
     async def tag_resource(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
-        async with self._registry.lock(call.scope):
+        async with self._registry.lock(call.scope, _name_in(request["ResourceArn"])):
             group = self._tagged(call.scope, request["ResourceArn"])
             await self._registry.save_group(replace(group, tags=self._tags(group.tags, request["Tags"])))
         return {}
 
     async def untag_resource(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         gone = set(request["TagKeys"])
-        async with self._registry.lock(call.scope):
+        async with self._registry.lock(call.scope, _name_in(request["ResourceArn"])):
             group = self._tagged(call.scope, request["ResourceArn"])
             kept = {key: value for key, value in group.tags.items() if key not in gone}
             await self._registry.save_group(replace(group, tags=kept))
@@ -154,8 +155,7 @@ class Groups:
         return {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
 
     def _tagged(self, scope: Scope, text: str) -> Group:
-        arn = parse(text)  # of the right form: the service model has its pattern
-        name = arn.resource.removeprefix("schedule-group/")
+        arn, name = parse(text), _name_in(text)
         if (arn.account, arn.region) != scope:
             raise no_group(name)
         return self._require(scope, name)
@@ -168,6 +168,11 @@ class Groups:
         if len(merged) > self._quotas.tags_per_resource:
             raise validation(f"A resource can have at most {self._quotas.tags_per_resource} tags.")
         return merged
+
+
+def _name_in(text: str) -> str:
+    """The group's name in an ARN, which is of the right form: the service model has its pattern."""
+    return text.rpartition("/")[2]
 
 
 def _check_not_default(name: str) -> None:

@@ -24,8 +24,10 @@ GROUP, SCHEDULE, ROUTE, RUN = "schedule-group", "schedule", "schedule-route", "s
 
 
 class Registry:
-    """All schedules, groups and routes. ``lock`` is held over a check and the change that relies on it.
+    """All schedules, groups and routes.
 
+    ``lock`` is held over a check of one schedule or group and the change that relies on it. Changes of different
+    schedules do not wait for each other, so that they share their forced writes.
     ``changed`` is told of every schedule that was written, ``gone`` of every one that was removed.
     """
 
@@ -36,7 +38,7 @@ class Registry:
         self._routes: dict[int, Route] = {}
         self._replaced: set[int] = set()
         self._runs: dict[int, int] = {}
-        self._locks: WeakValueDictionary[Scope, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[tuple[Scope, str, str], asyncio.Lock] = WeakValueDictionary()
         self.changed: Callable[[Schedule], None] = lambda schedule: None
         self.gone: Callable[[Schedule], None] = lambda schedule: None
 
@@ -57,8 +59,13 @@ class Registry:
 
     # -- looking up
 
-    def lock(self, scope: Scope) -> asyncio.Lock:
-        return self._locks.setdefault(scope, asyncio.Lock())
+    def lock(self, scope: Scope, group: str, name: str = "") -> asyncio.Lock:
+        """The lock of a schedule, or of a group."""
+        return self._locks.setdefault((scope, group, name), asyncio.Lock())
+
+    async def caught_up(self) -> None:
+        """Wait until every change that was begun before is in place."""
+        await self._store.transact(lambda cursor: None)
 
     def group(self, scope: Scope, name: str) -> Group | None:
         """The group of that name; the default group is always there."""
@@ -117,31 +124,17 @@ class Registry:
 
     async def remove(self, schedules: Sequence[Schedule]) -> None:
         """Remove schedules; what they have under way goes on."""
-        await self._store.conf_put([change for schedule in schedules for change in self.removal(schedule)])
+        changes = [ConfChange(SCHEDULE, schedule.key, None) for schedule in schedules]
+        runs = [schedule.number for schedule in schedules if schedule.number in self._runs]
+        await self._store.conf_put([*changes, *(ConfChange(RUN, str(number), None) for number in runs)])
         for schedule in schedules:
-            self.removed(schedule)
+            self._schedules.get((schedule.scope, schedule.group), {}).pop(schedule.name, None)
+            self._runs.pop(schedule.number, None)
+            self.gone(schedule)
 
-    def removal(self, schedule: Schedule) -> list[ConfChange]:
-        """The changes that remove a schedule; `removed` is to follow them."""
-        changes = [ConfChange(SCHEDULE, schedule.key, None)]
-        if schedule.number in self._runs:
-            changes.append(ConfChange(RUN, str(schedule.number), None))
-        return changes
-
-    def removed(self, schedule: Schedule) -> None:
-        """A schedule's removal is on disk."""
-        schedules = self._schedules.get((schedule.scope, schedule.group), {})
-        if (found := schedules.get(schedule.name)) is not None and found.number == schedule.number:
-            del schedules[schedule.name]
-        self._runs.pop(schedule.number, None)
-        self.gone(schedule)
-
-    def run(self, schedule: Schedule, nominal: int) -> ConfChange:
-        """The change that notes an invocation; `ran` is to follow it."""
-        return ConfChange(RUN, str(schedule.number), b"%d" % nominal)
-
-    def ran(self, schedule: Schedule, nominal: int) -> None:
-        """The note of an invocation is on disk."""
+    async def note_run(self, schedule: Schedule, nominal: int) -> None:
+        """Write down the nominal instant of an invocation that was made."""
+        await self._store.conf_put([ConfChange(RUN, str(schedule.number), b"%d" % nominal)])
         self._runs[schedule.number] = nominal
 
     async def save_group(self, group: Group) -> None:

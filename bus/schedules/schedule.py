@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from hashlib import blake2b
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -109,7 +108,7 @@ def instant_text(instant: int) -> str:
     return datetime.fromtimestamp(instant // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """A schedule with its target.
 
@@ -148,7 +147,7 @@ class Schedule:
         """Whether it is to be deleted after its last invocation."""
         return bool(self.described["ActionAfterCompletion"] == "DELETE")
 
-    @cached_property
+    @property
     def timing(self) -> Timing:
         return timing_of(self.described, self.anchor)
 

@@ -62,8 +62,12 @@ class Timing:
     def latest(self, after: int, until: int) -> int | None:
         """The last nominal instant after ``after`` and not after ``until``.
 
-        Looked for from the end, in spans that grow, so that a long absence costs no more than a short one.
+        Mostly there is none. Otherwise it is looked for from the end, in spans that grow, so that a long absence costs
+        no more than a short one.
         """
+        first = self.next_after(after) if after < until else None
+        if first is None or first > until:
+            return None
         span = MINUTE_MS
         while after < until:
             begin = max(after, until - span)
@@ -91,10 +95,12 @@ class Timing:
         return Planned(due, max(now, due + int(fraction() * self.window)))
 
 
+@lru_cache(4096)
 def parse_expression(text: str) -> Schedule:
     """A schedule expression of any kind; ScheduleError.
 
-    Unlike rules, EventBridge Scheduler takes singular and plural units with any number.
+    Unlike rules, EventBridge Scheduler takes singular and plural units with any number. Remembered, since reading one
+    takes as long as storing it, and many schedules have the same.
     """
     if text.startswith("at("):
         return parse_at(text)
