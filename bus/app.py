@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 
-from bus.agenda import Agenda
 from bus.api import Method
 from bus.api.access import Access
 from bus.api.model import Operation, load_events, load_queues, load_scheduler
@@ -31,6 +30,7 @@ from bus.errors import StoreError, StoreUnavailable, validation
 from bus.ingest import Ingest
 from bus.metrics import Metrics
 from bus.queues import ERROR_CODES, Queues
+from bus.scheduler import Scheduler
 from bus.schedules import Schedules
 from bus.schedules.firing import Firing
 from bus.schedules.groups import Groups
@@ -94,11 +94,12 @@ class App:
     wires: Wires
     ingest: Ingest
     dispatch: Dispatch
+    scheduler: Scheduler
     metrics: Metrics
     watchers: Watchers
     rpc: Rpc
-    scheduler: Rest
-    agenda: Agenda
+    scheduler_api: Rest
+    firing: Firing
     operations: Callable[[AsgiScope, Receive, Send], Any]
     closing: AsyncExitStack
     stopping: asyncio.Task[None] | None = None
@@ -110,8 +111,8 @@ class App:
         path: str = scope["path"]
         if path.startswith("/_bus/") or path == "/metrics":
             await self.operations(scope, receive, send)
-        elif path.startswith(self.scheduler.prefixes) and self.scheduler.serves(scope):
-            await self.scheduler(scope, receive, send)
+        elif path.startswith(self.scheduler_api.prefixes) and self.scheduler_api.serves(scope):
+            await self.scheduler_api(scope, receive, send)
         else:
             await self.rpc(scope, receive, send)
 
@@ -143,6 +144,8 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     state = await _open_state(settings, clock, ids, addresses, stack)
     own: dict[tuple[str, str], tuple[Operation, Method]] = {}
     dispatch, ingest = _connect(settings, clock, ids, state, addresses, metrics, watchers, own, stack)
+    scheduler = Scheduler(state.store, clock, metrics=metrics, put=ingest.put)
+    state.catalog.on_rule = scheduler.changed
     access = Access(settings, clock=clock)
     rpc = Rpc(
         [load_events(), load_queues()],
@@ -153,22 +156,21 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
         refused={"events:PutEvents": ingest.refused},
         short_cuts={"events:PutEvents": ShortCut(read_entries, ingest.put_entries)},
     )
-    operations = _operations(settings, clock, ids, state, access, dispatch, metrics, watchers)
-    agenda = Agenda(clock)
-    stack.callback(agenda.clear)
+    operations = _operations(settings, clock, ids, state, access, dispatch, scheduler, metrics, watchers)
     groups = Groups(clock, state.schedules)
-    scheduler = _scheduler(settings, clock, state, access, addresses, groups)
-    for operation, method in (*rpc.methods(), *scheduler.methods()):
+    scheduler_api = _scheduler_api(settings, clock, state, access, addresses, groups)
+    for operation, method in (*rpc.methods(), *scheduler_api.methods()):
         own[operation.service, operation.name] = operation, method
-    await _begin(settings, state, dispatch, stack)
-    await _begin_schedules(state, Firing(state.store, clock, agenda, state.schedules, dispatch=dispatch), groups, stack)
+    await _begin(settings, state, dispatch, scheduler, stack)
+    firing = Firing(state.store, clock, state.schedules, dispatch=dispatch)
+    await _begin_schedules(firing, groups, stack)
     return App(
-        settings, state.store, state.queues, state.buses, state.catalog, state.wires, ingest, dispatch, metrics,
-        watchers, rpc, scheduler, agenda, operations.app(), AsyncExitStack(),
+        settings, state.store, state.queues, state.buses, state.catalog, state.wires, ingest, dispatch,
+        scheduler, metrics, watchers, rpc, scheduler_api, firing, operations.app(), AsyncExitStack(),
     )  # fmt: skip
 
 
-def _scheduler(
+def _scheduler_api(
     settings: Settings, clock: Clock, state: State, access: Access, addresses: Addresses, groups: Groups
 ) -> Rest:
     """EventBridge Scheduler's wire and what answers it."""
@@ -177,7 +179,7 @@ def _scheduler(
     return Rest(load_scheduler(), [schedules, groups], access=access, max_body_bytes=settings.max_body_bytes)
 
 
-async def _begin_schedules(state: State, firing: Firing, groups: Groups, stack: AsyncExitStack) -> None:
+async def _begin_schedules(firing: Firing, groups: Groups, stack: AsyncExitStack) -> None:
     """Fire what is due; what was missed first."""
     firing.start()
     stack.push_async_callback(firing.stop)
@@ -210,7 +212,7 @@ async def _open_state(
 
     catalog: Catalog
     buses = Buses(store, clock, has_rules=lambda number: catalog.has_rules(number))  # noqa: PLW0108 - catalog comes next
-    catalog = Catalog(store, settings, require_bus=buses.require, lock=buses.lock, check_url=addresses.check_url)
+    catalog = Catalog(store, settings, clock, require_bus=buses.require, lock=buses.lock, check_url=addresses.check_url)
     wires = Wires(store, addresses.check_url)
     await buses.load()
     await catalog.load()
@@ -282,6 +284,7 @@ def _operations(
     state: State,
     access: Access,
     dispatch: Dispatch,
+    scheduler: Scheduler,
     metrics: Metrics,
     watchers: Watchers,
 ) -> Operations:
@@ -304,13 +307,15 @@ def _operations(
         watchers=watchers,
         dead_letters=dead_letters,
         admit=lambda request: access.admit_operator(request) is not None,
-        rules=state.catalog.rules_summary,
+        rules=lambda: state.catalog.rules_summary(scheduler.next_due),
         find_queue=lambda text: state.queues.find(_queue_arn(settings, text)),
         health=lambda: _health(store, dispatch),
     )
 
 
-async def _begin(settings: Settings, state: State, dispatch: Dispatch, stack: AsyncExitStack) -> None:
+async def _begin(
+    settings: Settings, state: State, dispatch: Dispatch, scheduler: Scheduler, stack: AsyncExitStack
+) -> None:
     """Set to work: what was left behind first."""
     try:
         await _first_queue(settings, state.queues)
@@ -319,6 +324,8 @@ async def _begin(settings: Settings, state: State, dispatch: Dispatch, stack: As
         log.error("started on a disk that refuses writes", reason=str(error))
     await dispatch.start()
     stack.push_async_callback(dispatch.stop, settings.stop_grace)
+    await scheduler.start(state.catalog.rules())
+    stack.push_async_callback(scheduler.stop)
     tidying = asyncio.get_running_loop().create_task(_tidy(state, dispatch))
     stack.callback(tidying.cancel)
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from bus.clock import Clock
 from bus.config import Settings
 from bus.errors import ApiError, StoreUnusable, not_found, validation
 from bus.pages import page
@@ -51,6 +52,7 @@ class Catalog:
         self,
         store: Store,
         settings: Settings,
+        clock: Clock,
         *,
         require_bus: Callable[[Scope, str | None], Bus],
         lock: Callable[[Scope], asyncio.Lock],
@@ -59,6 +61,7 @@ class Catalog:
     ) -> None:
         self._store = store
         self._settings = settings
+        self._clock = clock
         self._require_bus = require_bus
         self._lock = lock
         self._quotas = quotas or Quotas()
@@ -66,6 +69,8 @@ class Catalog:
         self._sets: dict[int, RuleSet] = {}
         self._routes: dict[int, Route] = {}
         self._replaced: set[int] = set()
+        self.on_rule: Callable[[str, Rule | None], None] = lambda key, rule: None
+        """Called with a rule's key after each change of the rule that is on disk; None: it was deleted."""
 
     async def load(self) -> None:
         """Read every rule from the store; the buses are there already."""
@@ -103,9 +108,13 @@ class Catalog:
         for rules in self._sets.values():
             yield from rules.rules.values()
 
-    def rules_summary(self) -> list[dict[str, Any]]:
-        """Every rule as operators want to see it, in order of account, region, bus and name."""
-        return [rule_summary(rule) for rule in sorted(self.rules(), key=lambda rule: rule.key.split("/"))]
+    def rules_summary(self, next_due: Callable[[str], int | None] = lambda key: None) -> list[dict[str, Any]]:
+        """Every rule as operators want to see it, in order of account, region, bus and name.
+
+        ``next_due`` is asked by a rule's key when its schedule makes its next event.
+        """
+        ordered = sorted(self.rules(), key=lambda rule: rule.key.split("/"))
+        return [rule_summary(rule, next_due(rule.key)) for rule in ordered]
 
     def _require_rule(self, scope: Scope, bus_name: str | None, name: str) -> tuple[Bus, Rule]:
         bus = self._require_bus(scope, bus_name)
@@ -117,11 +126,14 @@ class Catalog:
     # -- changing
 
     async def _save(self, bus: Bus, rule: Rule, *, new_routes: Sequence[Route] = ()) -> None:
-        rules = self.ruleset(bus.number).with_rule(rule)
+        rules = self.ruleset(bus.number)
+        rule = rule.in_place_of(rules.rules.get(rule.name), self._clock.now_ms())
+        rules = rules.with_rule(rule)
         changes = [ConfChange(ROUTE, str(route.number), dump_route(route)) for route in new_routes]
         await self._store.conf_put([*changes, ConfChange(RULE, rule.key, dump_rule(rule))])
         self._routes.update((route.number, route) for route in new_routes)
         self._sets[bus.number] = rules
+        self.on_rule(rule.key, rule)
 
     def _not_current(self) -> set[int]:
         return self._routes.keys() - {route.number for rule in self.rules() for route in rule.routes}
@@ -206,6 +218,7 @@ class Catalog:
                 raise validation("Rule can't be deleted since it has targets.")
             await self._store.conf_put([ConfChange(RULE, rule.key, None)])
             self._sets[bus.number] = self.ruleset(bus.number).without_rule(rule.name)
+            self.on_rule(rule.key, None)
 
     # -- targets
 

@@ -10,6 +10,7 @@ from bus.commands.options import AUTO_PREFIX
 from bus.commands.pattern import test_pattern
 from bus.commands.put import put
 from bus.commands.rules import rules
+from bus.commands.schedule import schedule
 from bus.commands.serve import serve_command
 from bus.commands.tail import tail
 from bus.commands.wire import wire
@@ -39,5 +40,5 @@ def main() -> None:
     """
 
 
-for command in (serve_command, put, tail, rules, wire, dlq, test_pattern):
+for command in (serve_command, put, tail, rules, wire, dlq, test_pattern, schedule):
     main.add_command(command)

@@ -147,26 +147,18 @@ class Dispatch:
             if lane.target is None:
                 self._aim(lane)
             if lane.deliver_now is not None:
-                messages = self._deliver_now(lane.deliver_now, lane, event)
-                if messages is not None:
-                    plan.messages.extend(messages)
-                    plan.delivered.append(lane)
-                    continue
+                body = event.body if lane.whole_event else _render(lane, event.body, event.ts, event.luggage)
+                if type(body) is bytes:
+                    outcome = lane.deliver_now(_first_attempt(lane.route, event, body))
+                    if type(outcome) is Delivered:
+                        plan.messages += outcome.messages
+                        plan.delivered.append(lane)
+                        continue
             plan.deliveries.append(
                 NewDelivery(route.number, event.ts, event.ts + lane.max_age_ms, not self._stopping and lane.has_room())
             )
             plan.lanes.append(lane)
         return plan
-
-    def _deliver_now(
-        self, deliver_now: Callable[[Delivery], Delivered | Failed], lane: Lane, event: Accepted
-    ) -> Sequence[NewMessage] | None:
-        """The messages a target in this process takes the event with; None when it takes an attempt to say."""
-        body = _render(lane, event.body, event.ts, event.luggage)
-        if not isinstance(body, bytes):
-            return None
-        outcome = deliver_now(_delivery(lane.route, event.event_id, body, event.body, 1, event.ts, event.luggage))
-        return outcome.messages if isinstance(outcome, Delivered) else None
 
     def accepted(self, events: Sequence[Planned]) -> None:
         """After the commit: count, and hand the leased deliveries to their lanes."""
@@ -442,11 +434,16 @@ class Dispatch:
 
 
 def _render(lane: Lane, event: bytes, accepted: int, luggage: Luggage) -> bytes | Dropped | InvalidJson:
-    if lane.input.whole_event or luggage.rendered:
+    if lane.whole_event or luggage.rendered:
         return event
     return lane.input.render(
         Rendering(body=event, rule_name=lane.route.rule, rule_arn=lane.route.rule_arn, ingestion_ms=accepted)
     )
+
+
+def _first_attempt(route: Route, event: Accepted, body: bytes) -> Delivery:
+    event_id, _, ts, whole, luggage, _ = event
+    return Delivery(route, event_id, body, whole, 1, ts, luggage.trace, luggage.hops)
 
 
 def _delivery(

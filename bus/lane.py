@@ -60,6 +60,7 @@ class Lane:
         "target",
         "tasks",
         "timer",
+        "whole_event",
     )
 
     def __init__(self, route: Route, *, window: int, counts: RuleCounts) -> None:
@@ -68,6 +69,7 @@ class Lane:
         self.pace = Pace(window)
         self.room = max(PAGE, 4 * window)
         self.input: Input = compile_input(route.target)
+        self.whole_event = self.input.whole_event
         self.policy = retry_policy(route.target.get("RetryPolicy"))
         self.max_age_ms = self.policy.max_age_s * 1000
         self.dead_letter_arn: str | None = (route.target.get("DeadLetterConfig") or {}).get("Arn")

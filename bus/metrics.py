@@ -94,6 +94,14 @@ class RuleCounts:
     InvocationsFailedToBeSentToDlq: int = 0
 
 
+@dataclass(slots=True)
+class ScheduleCounts:
+    """Schedule rules as a whole; the names are busbar's own."""
+
+    ScheduledEvents: int = 0
+    MissedSchedules: int = 0
+
+
 RuleKey = tuple[Scope, str, str]
 """(scope, bus name, rule name)"""
 
@@ -106,6 +114,8 @@ HELP = {
     "PutEventsFailedEntriesCount": "Entries that were refused.",
     "InvocationsCreated": "Deliveries created, one per matched rule's target.",
     "DroppedNoSuchBus": "Accepted entries whose bus does not exist (busbar's own).",
+    "ScheduledEvents": "Events that schedule rules made (busbar's own).",
+    "MissedSchedules": "Instants of schedule rules that passed without an event (busbar's own).",
     "MatchedEvents": "Events that matched a rule; without labels: matched any.",
     "TriggeredRules": "Rules that ran.",
     "Invocations": "Deliveries that ended, well or not.",
@@ -128,6 +138,7 @@ class Metrics(Collector):
     """Every counter of the process."""
 
     requests: RequestCounts = field(default_factory=RequestCounts)
+    schedules: ScheduleCounts = field(default_factory=ScheduleCounts)
     rules: dict[RuleKey, RuleCounts] = field(default_factory=dict)
     sources: dict[str, int] = field(default_factory=dict)
     matched: int = 0
@@ -176,6 +187,8 @@ class Metrics(Collector):
     def _request_families(self) -> Iterator[Metric]:
         for each in fields(RequestCounts):
             yield CounterMetricFamily(each.name, HELP[each.name], value=getattr(self.requests, each.name))
+        for each in fields(ScheduleCounts):
+            yield CounterMetricFamily(each.name, HELP[each.name], value=getattr(self.schedules, each.name))
 
     def _rule_families(self) -> Iterator[Metric]:
         for each in fields(RuleCounts):

@@ -14,6 +14,7 @@ from rules.flatten import EventError, Repeated, parse_event
 from rules.operators import AnythingBut, Wildcard
 from rules.pattern import Pattern
 from rules.schedule import parse_schedule
+from rules.states import RuleState
 
 _REQUIRED_OF_EVENT = ("id", "detail-type", "source", "account", "time", "region")
 
@@ -26,7 +27,7 @@ def check_rule(request: Mapping[str, Any], settings: Settings) -> None:
     if not pattern and not schedule:
         raise validation("Parameter(s) EventPattern or ScheduleExpression must be specified.")
     if schedule:
-        _check_schedule(schedule)
+        _check_schedule(schedule, request.get("State"))
     if pattern:
         _check_length(pattern, settings.max_event_pattern)
         parse_pattern(pattern)
@@ -38,12 +39,13 @@ def _is_default(name_or_arn: str | None) -> bool:
     return name_or_arn is None or name_or_arn.rpartition("event-bus/")[2] == DEFAULT_BUS
 
 
-def _check_schedule(schedule: str) -> None:
+def _check_schedule(schedule: str, state: str | None) -> None:
     try:
         parse_schedule(schedule)
     except ScheduleError:
         raise validation("Parameter ScheduleExpression is not valid.") from None
-    raise validation("ScheduleExpression is valid, but busbar does not serve schedules yet.")
+    if state == RuleState.ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS:
+        raise validation(f"Parameter State is not valid. Reason: {state} is not for rules with a ScheduleExpression.")
 
 
 def _check_length(pattern: str, longest: int) -> None:

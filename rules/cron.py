@@ -1,9 +1,4 @@
-"""Cron expressions as EventBridge reads them: the six fields, and the next instant they name.
-
-Peculiar to AWS, and kept: numbers and names may be followed by letters (``0x``, ``MONDAY``), a step may be zero or
-larger than its field (``33/0`` and ``33/61`` are 33), ranges run over the end of the field (except years), impossible
-dates pass, and there is no tolerance for spaces. Where AWS was not observed, the natural reading holds: a mark counts
-for every value of its item (``1-5W``, ``MON-WEDL``), ``*/0`` is ``*``, steps over all years count from 1970.
+"""Cron expressions: the next minute they name. The fields are read in `rules.cron_fields`.
 
 Theory of operation. A search goes from year to month to day to minute and never looks at a minute that the
 expression does not name. The days of a month depend on nothing but its shape, of which there are 28, and so they are
@@ -18,32 +13,20 @@ ascending order, each taken at its first showing, are instants in ascending orde
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from calendar import isleap, monthrange, weekday
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import MAXYEAR, UTC, datetime, timedelta, tzinfo
-from typing import NamedTuple, Self
+from typing import Self
 
-from rules.errors import ScheduleError
-from rules.month_days import (
-    SATURDAY,
-    SHAPES,
-    Days,
-    FromLast,
-    LastOfWeekdays,
-    LastWorkday,
-    Month,
-    NearestWorkday,
-    NthOfWeekday,
-    Numbered,
-    OnWeekdays,
-)
+from rules.cron_fields import read_fields
+from rules.month_days import SHAPES, Month
 
-MAX_NUMBER = 2_147_483_647
 _EVERY_KIND_OF_YEAR = range(2000, 2028)
-_FIRST_STEP_OF_YEARS = 1970
+
+LAST_MS = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * 1000
+"""The last instant at which anything can be due."""
 
 _EPOCH = datetime(1970, 1, 1)
 _MS = timedelta(milliseconds=1)
@@ -51,131 +34,6 @@ _MARGIN = timedelta(days=2)
 _EARLIEST_MS = (datetime.min + _MARGIN - _EPOCH) // _MS
 _LATEST_MS = (datetime.max - _MARGIN - _EPOCH) // _MS
 """Between these an instant has a local time in every zone."""
-
-_VALUE = r"([0-9]+|[A-Za-z]{3})([A-Za-z]*)"
-_ITEM = re.compile(rf"(?:\*|{_VALUE}(?:-{_VALUE})?)(?:/([0-9]+))?")
-_FROM_LAST = re.compile(r"L(?:-([0-9]{1,2}))?")
-_NTH = re.compile(r"([0-9]+|[A-Za-z]{3})#([1-5])")
-
-
-# -- reading
-
-
-class _Item(NamedTuple):
-    """One item of a list: numbers from first to last (before the first: over the end of the field) by steps."""
-
-    first: int
-    last: int
-    step: int
-    mark: str
-    """The letter behind the value, which is W or L where it means something."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """One field of cron: its numbers and their names."""
-
-    name: str
-    low: int
-    high: int
-    names: Mapping[str, int] = field(default_factory=dict)
-    wraps: bool = True
-
-    def items(self, text: str) -> Iterator[_Item]:
-        return map(self.item, text.split(","))
-
-    def item(self, text: str) -> _Item:
-        match = _ITEM.fullmatch(text)
-        if match is None:
-            raise self.refuse(text)
-        first, mark, last, last_mark, step_text = match.groups()
-        step = None if step_text is None else self._step(step_text)
-        if first is None:
-            return _Item(self.low, self.high, step or 1, "")
-        low = self.number(first)
-        high = self.number(last) if last is not None else self.high if step else low
-        if high < low and not self.wraps:
-            raise ScheduleError(f"{text} runs backwards, which a {self.name} cannot")
-        return _Item(low, high if step != 0 else low, step or 1, (last_mark or mark or "")[:1].upper())
-
-    def numbers(self, item: _Item) -> tuple[int, ...]:
-        """The numbers of an item, in the order in which they are counted."""
-        size = self.high - self.low + 1
-        last = item.last if item.last >= item.first else item.last + size
-        return tuple((number - self.low) % size + self.low for number in range(item.first, last + 1, item.step))
-
-    def number(self, text: str) -> int:
-        number = _int(text) if text.isdigit() else self.names.get(text.upper())
-        if number is None or not self.low <= number <= self.high:
-            raise self.refuse(text)
-        return number
-
-    def _step(self, text: str) -> int:
-        step = _int(text)
-        if step > MAX_NUMBER:
-            raise ScheduleError(f"{text[:20]} is too large for a step")
-        return step
-
-    def refuse(self, text: str) -> ScheduleError:
-        names = f" or {next(iter(self.names))} to {list(self.names)[-1]}" if self.names else ""
-        return ScheduleError(f"{text[:20]!r} is not a {self.name}: {self.low} to {self.high}{names}")
-
-
-def _int(digits: str) -> int:
-    """The number; one too large for any field as long as it has more digits than any field takes."""
-    return int(digits) if len(digits.lstrip("0")) <= 10 else MAX_NUMBER + 1
-
-
-_MONTH_NAMES = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-_WEEKDAY_NAMES = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
-
-_MINUTE = _Field("minute", 0, 59)
-_HOUR = _Field("full hour", 0, 23)
-_DAY = _Field("day of the month", 1, 31)
-_MONTH = _Field("month", 1, 12, {name: number for number, name in enumerate(_MONTH_NAMES, start=1)})
-_WEEKDAY = _Field("day of the week", 1, 7, {name: number for number, name in enumerate(_WEEKDAY_NAMES, start=1)})
-_YEAR = _Field("year", 0, MAX_NUMBER, wraps=False)
-
-
-def _numbers(known: _Field, text: str) -> tuple[int, ...]:
-    return tuple(sorted({number for item in known.items(text) for number in known.numbers(item)}))
-
-
-def _years(text: str) -> tuple[range, ...]:
-    """The years as ranges, since there are too many of them to write out."""
-    spans = []
-    for each in text.split(","):
-        item = _YEAR.item(each)
-        first = _FIRST_STEP_OF_YEARS if each.startswith("*") else item.first
-        spans.append(range(first, item.last + 1, item.step))
-    return tuple(spans)
-
-
-def _days_of_month(text: str) -> Days:
-    if text == "LW":
-        return LastWorkday()
-    if match := _FROM_LAST.fullmatch(text):
-        return FromLast(int(match[1] or 0))
-    item = _DAY.item(text)
-    return (NearestWorkday if item.mark == "W" else Numbered)(_DAY.numbers(item))
-
-
-def _days_of_week(text: str) -> Days:
-    if text == "L":
-        return OnWeekdays((SATURDAY,))
-    if match := _NTH.fullmatch(text):
-        return NthOfWeekday(_WEEKDAY.number(match[1]), int(match[2]))
-    item = _WEEKDAY.item(text)
-    return (LastOfWeekdays if item.mark == "L" else OnWeekdays)(_WEEKDAY.numbers(item))
-
-
-def _days(text: str, read: Callable[[str], Days]) -> list[Days]:
-    if "#" in text and "," in text:
-        raise ScheduleError(f"{text} has # in a list, where it stands alone")
-    return [read(item) for item in text.split(",")]
-
-
-# -- searching
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,19 +51,12 @@ class Cron:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read six fields with one space between each; raises ScheduleError."""
-        texts = text.split(" ")
-        if len(texts) != 6 or any(not each or re.search(r"\s", each) for each in texts):
-            raise ScheduleError("cron has six fields, with one space between each: minute hour day month weekday year")
-        minute, hour, day, month, weekday_text, year = texts
-        if (day == "?") == (weekday_text == "?"):
-            raise ScheduleError("one of day of the month and day of the week has to be ?, and only one")
-        named = _days(weekday_text, _days_of_week) if day == "?" else _days(day, _days_of_month)
-        days = {shape: tuple(sorted({each for some in named for each in some.of(shape)})) for shape in SHAPES}
-        months = _numbers(_MONTH, month)
+        fields = read_fields(text)
+        days = {shape: tuple(sorted({each for some in fields.days for each in some.of(shape)})) for shape in SHAPES}
         fertile = frozenset(
-            _kind(each) for each in _EVERY_KIND_OF_YEAR if any(days[_shape(each, number)] for number in months)
+            _kind(year) for year in _EVERY_KIND_OF_YEAR if any(days[_shape(year, month)] for month in fields.months)
         )
-        return cls(_numbers(_MINUTE, minute), _numbers(_HOUR, hour), days, months, _years(year), fertile)
+        return cls(fields.minutes, fields.hours, days, fields.months, fields.years, fertile)
 
     def next_after(self, instant_ms: int, *, start_ms: int = 0, zone: tzinfo = UTC) -> int | None:
         """The first instant (ms) after ``instant_ms``, by the wall clock of the zone; None when there is none left.
@@ -218,7 +69,7 @@ class Cron:
         for minute in self._minutes_since(since):
             found = instant_of(minute, zone)
             if instant_ms < found and _is_shown(minute, zone):
-                return found
+                return found if found <= LAST_MS else None
         return None
 
     def _minutes_since(self, since: datetime) -> Iterator[datetime]:

@@ -12,13 +12,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 from typing import Protocol
 
-from rules.cron import MAX_NUMBER, Cron, instant_of
+from rules.cron import LAST_MS, Cron, instant_of
+from rules.cron_fields import MAX_NUMBER
 from rules.errors import ScheduleError
-
-LAST_MS = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * 1000
-"""The last instant that anything can be due."""
 
 _RATE = re.compile(r"rate\(([0-9]+) (minute|hour|day)(s?)\)")
 _CRON = re.compile(r"cron\((.+)\)", re.DOTALL)
@@ -59,13 +58,36 @@ class At:
 
     def next_after(self, instant_ms: int, *, start_ms: int = 0, zone: tzinfo = UTC) -> int | None:
         due = instant_of(self.local, zone)
-        return due if due > instant_ms else None
+        return due if instant_ms < due <= LAST_MS else None
+
+
+_parse_cron = lru_cache(256)(Cron.parse)
+"""Making a Cron costs as much as asking it ten times, and many rules have the same few expressions."""
+
+
+def last_due(schedule: Schedule, after_ms: int, until_ms: int, *, start_ms: int, zone: tzinfo = UTC) -> int | None:
+    """The last due instant that is after one and not after another; None when there is none.
+
+    Halves the span instead of walking it: a few dozen questions, however long the span and dense the schedule.
+    """
+    last, barren = None, until_ms
+    low = after_ms
+    while low < barren:
+        middle = (low + barren) // 2 if last is not None else low
+        due = schedule.next_after(middle, start_ms=start_ms, zone=zone)
+        if due is not None and due <= until_ms:
+            last = low = due
+        elif last is None:
+            return None
+        else:
+            barren = middle  # nothing is due between here and the end
+    return last
 
 
 def parse_schedule(text: str) -> Schedule:
     """The schedule of a rule: a rate or cron expression, or ScheduleError."""
     if match := _CRON.fullmatch(text):
-        return Cron.parse(match[1])
+        return _parse_cron(match[1])
     return _parse_rate(text)
 
 

@@ -24,7 +24,7 @@ LEVELS = {
     "bus.targets": 2,
     "bus.accepted": 2,
     "bus.pace": 2,
-    "bus.agenda": 2,
+    "bus.timetable": 2,
     "bus.pages": 3,
     "bus.quotas": 3,
     "bus.resources": 3,
@@ -49,6 +49,7 @@ LEVELS = {
     "bus.ingest": 4,
     "bus.dispatch": 4,
     "bus.dead_letters": 4,
+    "bus.scheduler": 4,
     "bus.api": 5,
     "bus.app": 6,
     "bus.server": 6,
@@ -63,7 +64,8 @@ LEVELS |= {f"bus.targets.{path.stem}": 5 for path in (ROOT / "bus" / "targets").
 
 # Capabilities do not know each other: what one needs of another arrives as a callable.
 STRANGERS = {
-    "bus.buses", "bus.catalog", "bus.wires", "bus.queues", "bus.ingest", "bus.dispatch", "bus.dead_letters"
+    "bus.buses", "bus.catalog", "bus.wires", "bus.queues", "bus.ingest", "bus.dispatch", "bus.dead_letters",
+    "bus.scheduler",
 }  # fmt: skip
 
 PURE_STDLIB = {

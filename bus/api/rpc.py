@@ -144,16 +144,16 @@ class Rpc:
             call = self._access.admit_call(request, service=route.service.signing_name, action=operation.action)
             if route.method is None:
                 raise route.dialect.absent(operation.name)
-            if route.short_cut is not None:
-                read = route.short_cut.read(body)
-                if read is not None:
-                    return orjson.dumps(await route.short_cut.method(call, read))
-            members = _parse(body)
-            operation.check(members)
+            read = None if route.short_cut is None else route.short_cut.read(body)
+            if read is None:
+                members = _parse(body)
+                operation.check(members)
         except ApiError as error:
             if error.code in COUNTED and operation.action in self._refused:
                 self._refused[operation.action](members)
             raise
+        if route.short_cut is not None and read is not None:
+            return orjson.dumps(await route.short_cut.method(call, read))
         if operation.action in MAY_WAIT:
             result = await _while_connected(route.method(call, members), receive)
         else:

@@ -27,10 +27,10 @@ import apsw
 import msgspec
 import structlog
 
-from bus.agenda import Agenda
 from bus.clock import Clock, IdSource
 from bus.errors import ApiError
 from bus.queues import attributes, batch, message, policy, receipt
+from bus.queues.agenda import Agenda
 from bus.queues.browsing import AHEAD, Browsing
 from bus.queues.errors import ERROR_CODES, integer, invalid_value, missing, no_queue
 from bus.queues.message import Letter

@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from bus.agenda import Agenda, Entry
 from bus.clock import Clock
 from bus.errors import ApiError
+from bus.queues.agenda import Agenda, Entry
 from bus.queues.queue import DEDUP_WINDOW_MS, Queue
 from bus.queues.registry import Registry
 from bus.store import Store, message_upkeep, messages

@@ -11,9 +11,9 @@ from functools import partial
 import apsw
 import structlog
 
-from bus.agenda import Agenda
 from bus.clock import Clock
 from bus.errors import StoreUnavailable
+from bus.queues.agenda import Agenda
 from bus.queues.queue import DEDUP_WINDOW_MS, Queue
 from bus.queues.reception import Reception
 from bus.queues.registry import Registry

@@ -1,7 +1,7 @@
 """Firing: at its due instant a schedule's invocation is written down, and only then handed to the dispatcher.
 
-Theory of operation. Every enabled schedule that is still due some day has one entry on the agenda, for its next
-invocation. What comes due in one turn of the loop is fired together: the invocations are written down, and then the
+Theory of operation. Every enabled schedule that is still due some day stands in the timetable with its next
+invocation. What comes due together is fired together: the invocations are written down, and then the
 notes that they were made. After a crash in between they are made again, with the same ids; by these the store knows an
 invocation that it took within the last minutes, and takes it no second time. The next invocation is planned when the
 note is on disk; when the disk refuses, the same ones are tried again a little later.
@@ -24,23 +24,12 @@ from bus.schedules.registry import Registry
 from bus.schedules.schedule import Schedule
 from bus.store import Append, Appended, Store
 from bus.targets import Route
+from bus.timetable import Timetable
 
 log = structlog.get_logger("schedules")
 
 BATCH = 100
 AGAIN_MS = 1000
-
-
-class Entry(Protocol):
-    """Something on the agenda."""
-
-    def cancel(self) -> None: ...
-
-
-class Agenda(Protocol):
-    """See `bus.agenda.Agenda`."""
-
-    def at(self, instant: int, call: Callable[[], None]) -> Entry: ...
 
 
 class Dispatcher(Protocol):
@@ -65,7 +54,6 @@ class Firing:
         self,
         store: Store,
         clock: Clock,
-        agenda: Agenda,
         registry: Registry,
         *,
         dispatch: Dispatcher,
@@ -73,11 +61,11 @@ class Firing:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._agenda = agenda
         self._registry = registry
         self._dispatch = dispatch
         self._fraction = fraction
-        self._entries: dict[int, Entry] = {}
+        self._table = Timetable(clock, due=self._come_due, turned_back=self._plan_all)
+        self._planned: dict[str, Due] = {}
         self._due: list[Due] = []
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
@@ -88,43 +76,49 @@ class Firing:
         """Plan every schedule; what was missed meanwhile is due at once."""
         self._registry.changed = self.plan
         self._registry.gone = self.forget
-        for schedule in self._registry.all():
-            self.plan(schedule)
+        self._plan_all()
 
     async def stop(self) -> None:
         """Fire nothing more, and wait for what is being written."""
         self._stopped = True
-        for entry in self._entries.values():
-            entry.cancel()
-        self._entries.clear()
+        self._table.stop()
         if self._task is not None:
             await asyncio.wait([self._task])
+
+    def look(self) -> None:
+        """See what is due; timers do this, and tests that move the clock."""
+        self._table.look()
 
     # -- planning
 
     def plan(self, schedule: Schedule) -> None:
-        """Put the schedule's next invocation on the agenda, in the place of the one that may be there."""
+        """Put the schedule's next invocation in the place of the one that may be planned."""
         self.forget(schedule)
-        if self._stopped or not schedule.enabled:
+        if not schedule.enabled:
             return
+        now = self._clock.now_ms()
         after = max(schedule.since, self._registry.last_run(schedule) or schedule.since)
-        planned = schedule.timing.plan(after, self._clock.now_ms(), fraction=self._fraction)
+        planned = schedule.timing.plan(after, now, fraction=self._fraction)
         if planned is not None:
             self._put(planned.at, Due(schedule, planned.nominal))
 
+    def _plan_all(self) -> None:
+        for schedule in self._registry.all():
+            self.plan(schedule)
+
     def forget(self, schedule: Schedule) -> None:
-        """Take the schedule off the agenda."""
-        entry = self._entries.pop(schedule.number, None)
-        if entry is not None:
-            entry.cancel()
+        """Plan nothing for the schedule any more."""
+        key = str(schedule.number)
+        self._planned.pop(key, None)
+        self._table.set(key, None)
 
     def _put(self, instant: int, due: Due) -> None:
-        self.forget(due.schedule)
-        self._entries[due.schedule.number] = self._agenda.at(instant, lambda: self._come_due(due))
+        key = str(due.schedule.number)
+        self._planned[key] = due
+        self._table.set(key, instant)
 
-    def _come_due(self, due: Due) -> None:
-        self._entries.pop(due.schedule.number, None)
-        self._due.append(due)
+    def _come_due(self, keys: list[str]) -> None:
+        self._due.extend(self._planned.pop(key) for key in keys)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._fire_all())
 

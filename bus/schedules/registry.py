@@ -20,7 +20,7 @@ from bus.scope import Scope
 from bus.store import ConfChange, Store
 from bus.targets import Route
 
-GROUP, SCHEDULE, ROUTE, RUN = "schedule-group", "schedule", "schedule-route", "schedule-run"
+GROUP, SCHEDULE, ROUTE, RUN = "scheduler-group", "scheduler-schedule", "scheduler-route", "scheduler-run"
 
 
 class Registry:

@@ -17,9 +17,10 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rules.errors import ScheduleError
-from rules.schedule import At, Schedule, parse_at, parse_schedule
+from rules.schedule import At, Schedule, last_due, parse_at, parse_schedule
 
 MINUTE_MS = 60_000
+FAR_AHEAD_MS = 86_400_000
 
 _RATE = re.compile(r"rate\((0*1) (minute|hour|day)s\)|rate\(([0-9]+) (minute|hour|day)\)")
 _ZONE = re.compile(r"[A-Za-z0-9_+\-]+(/[A-Za-z0-9_+\-]+)*")
@@ -50,41 +51,32 @@ class Timing:
     end: int | None = None
     window: int = 0
 
+    @property
+    def _once(self) -> bool:
+        return isinstance(self.expression, At)
+
+    @property
+    def _counted_from(self) -> int:
+        return self.anchor if self.start is None else self.start
+
     def next_after(self, instant: int) -> int | None:
         """The first nominal instant after ``instant``."""
-        if isinstance(self.expression, At):
-            return self.expression.next_after(instant, start_ms=self.anchor, zone=self.zone)
-        begin = instant if self.start is None else max(instant, self.start - 1)
-        anchor = self.anchor if self.start is None else self.start
-        due = self.expression.next_after(begin, start_ms=anchor, zone=self.zone)
-        return due if due is not None and (self.end is None or due <= self.end) else None
+        begin = instant if self.start is None or self._once else max(instant, self.start - 1)
+        due = self.expression.next_after(begin, start_ms=self._counted_from, zone=self.zone)
+        return due if due is None or self.end is None or self._once or due <= self.end else None
 
     def latest(self, after: int, until: int) -> int | None:
-        """The last nominal instant after ``after`` and not after ``until``.
-
-        Mostly there is none. Otherwise it is looked for from the end, in spans that grow, so that a long absence costs
-        no more than a short one.
-        """
+        """The last nominal instant after ``after`` and not after ``until``."""
         first = self.next_after(after) if after < until else None
         if first is None or first > until:
-            return None
-        span = MINUTE_MS
-        while after < until:
-            begin = max(after, until - span)
-            due = self.next_after(begin)
-            if due is not None and due <= until:
-                return self._last(due, until)
-            after, span = (until, span) if begin == after else (after, span * 4)
-        return None
-
-    def _last(self, due: int, until: int) -> int:
-        following = self.next_after(due)
-        while following is not None and following <= until:
-            due, following = following, self.next_after(following)
-        return due
+            return None  # so it is mostly, and known at once
+        last = until if self.end is None or self._once else min(until, self.end)
+        return last_due(self.expression, first - 1, last, start_ms=self._counted_from, zone=self.zone)
 
     def plan(self, after: int, now: int, *, fraction: Callable[[], float]) -> Planned | None:
         """The invocation to make next when all up to ``after`` are done with; ``fraction`` is drawn from [0, 1)."""
+        if after > now + FAR_AHEAD_MS and not self._once:
+            after = now  # the clock was far ahead, and must not silence the schedule until it gets there again
         open_since = max(after, now - self.window - 1)
         missed = self.latest(after, open_since)
         if missed is not None:

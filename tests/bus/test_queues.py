@@ -13,10 +13,10 @@ from botocore import xform_name
 from botocore.session import get_session
 
 from bus import queues
-from bus.agenda import Agenda
 from bus.clock import ManualClock
 from bus.errors import ApiError, StoreUnavailable
 from bus.queues import ERROR_CODES, Queues, browsing, reception
+from bus.queues.agenda import Agenda
 from bus.scope import Call, Scope
 from bus.store import Append, message_moves, message_upkeep, messages
 from tests.bus.queue_rig import SCOPE, Rig, rig, turns

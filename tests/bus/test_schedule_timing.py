@@ -77,6 +77,12 @@ class TestPlan:
         assert made.plan(NOON, later, fraction=lambda: 0.0) == Planned(NOON + HOUR, later)
         assert made.plan(NOON + HOUR, later, fraction=lambda: 0.0) is None
 
+    def test_a_clock_that_was_far_ahead_does_not_silence_it(self) -> None:
+        made = timing("cron(0 * * * ? *)")
+        year = 365 * 24 * HOUR
+        assert made.plan(NOON + year, NOON + 1, fraction=lambda: 0.0) == Planned(NOON + HOUR, NOON + HOUR)
+        assert made.plan(NOON + HOUR, NOON + 1, fraction=lambda: 0.0) == Planned(NOON + 2 * HOUR, NOON + 2 * HOUR)
+
     def test_a_window_is_drawn_from(self) -> None:
         made = timing("rate(1 hour)", anchor=NOON, window=20 * MINUTE_MS)
         assert made.plan(NOON - 1, NOON - 1, fraction=lambda: 0.0) == Planned(NOON, NOON)

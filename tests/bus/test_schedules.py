@@ -43,7 +43,7 @@ class Rig:
 
     async def open(self) -> None:
         self.app = await open_app(Settings(data_dir=self.directory), self.clock)
-        self.methods = {operation.name: (operation, method) for operation, method in self.app.scheduler.methods()}
+        self.methods = {operation.name: (operation, method) for operation, method in self.app.scheduler_api.methods()}
 
     async def reopen(self) -> None:
         """Leave the bus as it is on disk, and open it again."""
@@ -69,7 +69,7 @@ class Rig:
         return await self.received()
 
     def tick(self) -> None:
-        self.app.agenda.run_due()
+        self.app.firing.look()
         self.app.dispatch.tick()
 
     async def settled(self) -> None:

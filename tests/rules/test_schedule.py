@@ -1,25 +1,28 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from rules.cron import LAST_MS
 from rules.errors import ScheduleError
-from rules.schedule import LAST_MS, Rate, Schedule, parse_at, parse_schedule
+from rules.schedule import Rate, Schedule, last_due, parse_at, parse_schedule
+from tests.rules import minute_walk
 
 CASES = Path(__file__).parent.parent / "cases" / "schedules"
 
 
 def ms(text: str) -> int:
     """The instant of a time with its offset (UTC where it has none)."""
-    return (
-        int(datetime.fromisoformat(text if "+" in text[10:] or "-" in text[10:] else text + "+00:00").timestamp())
-        * 1000
-    )
+    time = datetime.fromisoformat(text)
+    return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def local(instant: int | None, zone: str = "UTC") -> str:
@@ -47,6 +50,119 @@ class TestGrammar:
     def test_what_is_refused(self, text: str) -> None:
         with pytest.raises(ScheduleError):
             parse_schedule(text)
+
+
+class TestDue:
+    """Rows of an expression, an instant (UTC), the next five times after it, and the zone they are told in."""
+
+    ROWS = json.loads((CASES / "due.json").read_text())
+
+    @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]} after {row[1]}")
+    def test_the_next_five(self, row: list[object]) -> None:
+        text, since, due, *zone = row
+        assert isinstance(due, list)
+        found = following(parse_schedule(str(text)), str(since), 5, *map(str, zone))
+        assert [each[: len(due[0])] for each in found] == due
+
+    def test_there_are_a_hundred(self) -> None:
+        assert len({(text, since) for text, since, *_ in self.ROWS}) >= 100
+
+
+def numbers(low: int, high: int, called: Sequence[str] = ()) -> st.SearchStrategy[str]:
+    """Items of a field: single values, ranges that may run over the end, stars, all with steps or without."""
+    value = st.integers(low, high).map(str)
+    if called:
+        value |= st.sampled_from(called).map(lambda name: name.title()) | st.sampled_from(called).map(lambda n: n + "x")
+    else:
+        value |= value.map(lambda number: f"{number}h")
+    step = st.sampled_from(["", "", "/0", "/1", "/2", "/3", "/7", "/61"])
+    body = st.one_of(st.just("*"), value, value, st.tuples(value, value).map("-".join))
+    return st.tuples(body, step).map("".join)
+
+
+def listed(item: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.lists(item, min_size=1, max_size=3).map(",".join)
+
+
+days = st.one_of(
+    listed(st.one_of(numbers(1, 31), st.sampled_from(["L", "LW", "L-3", "L-30", "1W", "15w", "31W", "28-2W", "30Wx"]))),
+    st.just("*"),
+).map(lambda day: (day, "?"))
+weekdays = st.one_of(
+    listed(numbers(1, 7, minute_walk.WEEKDAYS[1:])),
+    listed(st.sampled_from(["L", "6L", "FRIL", "SAT-MONL", "2-4l", "tue"])),
+    st.tuples(st.sampled_from([*"1234567", "MON", "sat"]), st.integers(1, 5)).map(lambda pair: f"{pair[0]}#{pair[1]}"),
+).map(lambda weekday: ("?", weekday))
+months = st.one_of(st.just("*"), listed(numbers(1, 12, minute_walk.MONTHS[1:])))
+years = st.one_of(
+    st.just("*"), st.sampled_from(["*/3", "*/0", "2023/4", "1970-2199/2", "2024,2028", "2020/0", "0-2147483647"])
+)
+starts = st.datetimes(datetime(1999, 1, 1), datetime(2030, 1, 1)).map(
+    lambda start: start.replace(microsecond=start.microsecond // 1000 * 1000)
+)
+
+
+class TestAgainstTheMinuteWalk:
+    @staticmethod
+    def due(fields: str, since: datetime, until: datetime) -> list[datetime]:
+        schedule, found = parse_schedule(f"cron({fields})"), []
+        instant = schedule.next_after(ms(since.isoformat()), start_ms=0)
+        while instant is not None and instant < ms(until.isoformat()):
+            found.append(datetime.fromtimestamp(instant / 1000, UTC).replace(tzinfo=None))
+            instant = schedule.next_after(instant, start_ms=0)
+        return found
+
+    @given(
+        minute=listed(numbers(0, 59)), hour=listed(numbers(0, 23)), day=days | weekdays, month=months, year=years,
+        since=starts,
+    )  # fmt: skip
+    @settings(max_examples=150, deadline=None)
+    def test_two_days_of_minutes(
+        self, minute: str, hour: str, day: tuple[str, str], month: str, year: str, since: datetime
+    ) -> None:
+        fields, until = f"{minute} {hour} {day[0]} {month} {day[1]} {year}", since + timedelta(hours=40)
+        assert self.due(fields, since, until) == list(minute_walk.minutes_after(fields, since, until))
+
+    @given(day=days | weekdays, month=months, year=years, since=starts)
+    @settings(max_examples=150, deadline=None)
+    def test_two_years_of_days(self, day: tuple[str, str], month: str, year: str, since: datetime) -> None:
+        since = since.replace(hour=12, minute=0, second=0, microsecond=0)
+        walked = [since + timedelta(days=number) for number in range(1, 800)]
+        assert self.due(f"0 12 {day[0]} {month} {day[1]} {year}", since, walked[-1] + timedelta(minutes=1)) == [
+            each for each in walked if minute_walk.names_date(day[0], month, day[1], year, each.date())
+        ]
+
+    @given(
+        minute=listed(numbers(0, 59)),
+        hour=listed(numbers(0, 23)),
+        change=st.sampled_from(
+            [
+                ("America/New_York", datetime(2024, 3, 10, 7)),
+                ("America/New_York", datetime(2024, 11, 3, 6)),
+                ("Australia/Lord_Howe", datetime(2024, 4, 6, 15)),
+                ("Australia/Lord_Howe", datetime(2024, 10, 5, 15, 30)),
+                ("Africa/Cairo", datetime(2025, 4, 24, 22)),
+                ("Asia/Kathmandu", datetime(2024, 1, 1)),
+                ("Pacific/Apia", datetime(2011, 12, 30, 10)),
+            ]
+        ),
+        before=st.integers(0, 600),
+    )
+    @settings(max_examples=100, deadline=None)
+    def test_around_a_change_of_the_clock(
+        self, minute: str, hour: str, change: tuple[str, datetime], before: int
+    ) -> None:
+        zone, at = ZoneInfo(change[0]), change[1].replace(tzinfo=UTC)
+        since = at - timedelta(minutes=before)
+        shown = [(since + timedelta(minutes=number)).astimezone(zone) for number in range(1, 1000)]
+        fields = f"{minute} {hour} * * ? *"
+        expected = [each for each in shown if each.fold == 0 and minute_walk.names(fields, each.replace(tzinfo=None))]
+        schedule, found = parse_schedule(f"cron({fields})"), []
+        instant = schedule.next_after(int(since.timestamp() * 1000), start_ms=0, zone=zone)
+        while instant is not None and instant <= shown[-1].timestamp() * 1000:
+            found.append(instant)
+            instant = schedule.next_after(instant, start_ms=0, zone=zone)
+        assert found == [int(each.timestamp() * 1000) for each in expected]
 
 
 class TestDaylightSaving:
@@ -131,6 +247,12 @@ class TestBounds:
         assert first is not None
         assert first < ms("1972-03-01T00:00:00")
 
+    @pytest.mark.parametrize("text", ["cron(59 23 31 12 ? 9999)", "at(9999-12-31T23:59:00)"])
+    def test_what_only_a_zone_still_has_time_for_is_never_due(self, text: str) -> None:
+        schedule = parse_at(text) if text.startswith("at") else parse_schedule(text)
+        assert following(schedule, "2024-01-01", 1) == ["9999-12-31T23:59:00+00:00"]
+        assert following(schedule, "2024-01-01", 1, "Pacific/Pago_Pago") == ["never"]
+
     def test_instants_ascend_through_every_change_of_a_zone(self) -> None:
         schedule, zone = parse_schedule("cron(0/10 * * * ? *)"), ZoneInfo("Pacific/Apia")
         instants = [ms("2011-12-29T00:00:00")]  # this zone had no 30 December 2011
@@ -140,3 +262,40 @@ class TestBounds:
             instants.append(found)
         assert {after - before for before, after in pairwise(instants[1:])} == {600_000}
         assert "2011-12-30" not in {local(each, "Pacific/Apia")[:10] for each in instants}
+
+
+class TestLastDue:
+    @pytest.mark.parametrize(
+        ("text", "after", "until", "last"),
+        [
+            ("rate(1 minute)", "2024-01-01T00:00:00", "2024-01-01T00:59:59", "2024-01-01T00:59:00+00:00"),
+            ("rate(1 minute)", "2024-01-01T00:00:00", "2024-01-01T00:59:00", "2024-01-01T00:59:00+00:00"),
+            ("rate(1 minute)", "2024-01-01T00:00:00", "2024-01-01T00:00:59", "never"),
+            ("rate(1 minute)", "2024-01-01T00:00:00", "2024-01-01T00:00:00", "never"),
+            ("rate(1 minute)", "2024-01-01T00:00:00", "2023-01-01T00:00:00", "never"),
+            ("cron(* * * 1 ? *)", "2001-06-01T00:00:00", "2024-12-31T00:00:00", "2024-01-31T23:59:00+00:00"),
+            ("cron(0 0 29 2 ? *)", "2001-06-01T00:00:00", "2024-02-28T23:59:59", "2020-02-29T00:00:00+00:00"),
+            ("cron(0 0 29 2 ? *)", "2020-02-29T00:00:00", "2024-02-28T23:59:59", "never"),
+        ],
+    )
+    def test_rows(self, text: str, after: str, until: str, last: str) -> None:
+        assert local(last_due(parse_schedule(text), ms(after), ms(until), start_ms=ms(after))) == last
+
+    @given(minute=listed(numbers(0, 59)), hour=listed(numbers(0, 23)), since=starts, hours=st.integers(0, 60))
+    @settings(max_examples=60, deadline=None)
+    def test_it_is_the_last_of_a_walk(self, minute: str, hour: str, since: datetime, hours: int) -> None:
+        fields, until = f"{minute} {hour} * * ? *", since + timedelta(hours=hours)
+        walked = list(minute_walk.minutes_after(fields, since, until + timedelta(milliseconds=1)))
+        found = last_due(parse_schedule(f"cron({fields})"), ms(since.isoformat()), ms(until.isoformat()), start_ms=0)
+        assert found == (ms(walked[-1].isoformat()) if walked else None)
+
+    def test_it_asks_a_few_dozen_times(self) -> None:
+        asked = []
+
+        class Counting(Rate):
+            def next_after(self, instant_ms: int, *, start_ms: int, zone: tzinfo = UTC) -> int | None:
+                asked.append(instant_ms)
+                return super().next_after(instant_ms, start_ms=start_ms, zone=zone)
+
+        assert last_due(Counting(60_000), 0, ms("2024-01-01T00:00:30"), start_ms=0) == ms("2024-01-01T00:00:00")
+        assert len(asked) < 60
