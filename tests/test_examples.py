@@ -16,6 +16,7 @@ EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path
 
 SAYS = {
     "demo": ("answered 503", "ERROR_CODE: ERROR_FROM_TARGET", "RETRY_ATTEMPTS: 2", "1 sent again", "started again"),
+    "one_time_schedule": ("schedule/reminders/order-17", '"order": 17', "and the schedule is gone"),
     "quickstart": ("accepted:", '"total": 250'),
     "wire_existing_arns": ("/charge", "/fulfil", "/notify"),
     "schedule": ("2030-03-01T08:30:00+00:00  Fri", "next at", "2030-03-04T08:30:00Z  Scheduled Event"),

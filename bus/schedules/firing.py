@@ -21,7 +21,7 @@ from bus.clock import Clock
 from bus.errors import StoreError
 from bus.schedules.invocation import invocation
 from bus.schedules.registry import Registry
-from bus.schedules.schedule import Schedule
+from bus.schedules.schedule import Schedule, instant_text
 from bus.store import Append, Appended, Store
 from bus.targets import Route
 from bus.timetable import Timetable
@@ -30,6 +30,8 @@ log = structlog.get_logger("schedules")
 
 BATCH = 100
 AGAIN_MS = 1000
+LATE_MS = 60_000
+"""Behind its window by more than this, an invocation is later than the precision of schedules explains."""
 
 
 class Dispatcher(Protocol):
@@ -100,6 +102,8 @@ class Firing:
         after = max(schedule.since, self._registry.last_run(schedule) or schedule.since)
         planned = schedule.timing.plan(after, now, fraction=self._fraction)
         if planned is not None:
+            if planned.nominal + schedule.timing.window < now - LATE_MS:
+                log.warning("a schedule is late", schedule=schedule.arn, due=instant_text(planned.nominal))
             self._put(planned.at, Due(schedule, planned.nominal))
 
     def _plan_all(self) -> None:
@@ -132,10 +136,10 @@ class Firing:
                 try:
                     await self._fire([due for due in batch if self._current(due) is due.schedule])
                 except StoreError as error:
-                    log.error("schedules could not be fired; trying again", reason=str(error), schedules=len(batch))
+                    log.error("schedules could not fire; trying again", reason=str(error), schedules=len(batch))
                     self._put_off(batch)
                 except Exception:
-                    log.exception("schedules could not be fired; trying again", schedules=len(batch))
+                    log.exception("schedules could not fire; trying again", schedules=len(batch))
                     self._put_off(batch)
         finally:
             self._task = None

@@ -114,7 +114,7 @@ class Groups:
         schedules = self._registry.in_group(group.scope, group.name, AT_ONCE)
         if schedules:
             await self._registry.remove(schedules)
-        if len(schedules) == AT_ONCE:
+        if self._registry.in_group(group.scope, group.name, 1):
             return True
         await self._registry.remove_group(group)
         return False
