@@ -11,6 +11,7 @@ from typing import Any
 from bus.api.access import Access
 from bus.api.request import Receive, Send
 from bus.api.request import Scope as AsgiScope
+from bus.api.rest import Rest
 from bus.api.rpc import Rpc
 from bus.archives import Archives
 from bus.buses import Buses
@@ -21,7 +22,7 @@ from bus.composition.delivery import open_delivery
 from bus.composition.operators import open_operations
 from bus.composition.origins import open_origins
 from bus.composition.state import open_state
-from bus.composition.wire import open_rpc
+from bus.composition.wire import open_wire
 from bus.composition.work import begin
 from bus.config import Settings
 from bus.dispatch import Dispatch
@@ -30,6 +31,7 @@ from bus.metrics import Metrics
 from bus.queues import Queues
 from bus.replays import Replays
 from bus.scheduler import Scheduler
+from bus.schedules.firing import Firing
 from bus.store.sqlite import SqliteStore, open_store
 from bus.targets.addresses import Addresses
 from bus.watchers import Watchers
@@ -53,7 +55,9 @@ class App:
     replays: Replays
     metrics: Metrics
     watchers: Watchers
+    firing: Firing
     rpc: Rpc
+    scheduler_api: Rest
     operations: Callable[[AsgiScope, Receive, Send], Any]
     closing: AsyncExitStack
     stopping: asyncio.Task[None] | None = None
@@ -65,6 +69,8 @@ class App:
         path: str = scope["path"]
         if path.startswith("/_bus/") or path == "/metrics":
             await self.operations(scope, receive, send)
+        elif path.startswith(self.scheduler_api.prefixes) and self.scheduler_api.serves(scope):
+            await self.scheduler_api(scope, receive, send)
         else:
             await self.rpc(scope, receive, send)
 
@@ -99,9 +105,9 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     delivery = open_delivery(base, state)
     origins = open_origins(base, state, delivery)
     access = Access(settings, clock=clock)
-    rpc = open_rpc(base, state, delivery, origins, access)
+    wire = open_wire(base, state, delivery, origins, access)
     operations = open_operations(base, state, delivery, origins, access)
-    await begin(base, state, delivery, origins)
+    await begin(base, state, delivery, origins, wire)
     return App(
         settings=settings,
         store=store,
@@ -116,7 +122,9 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
         replays=origins.replays,
         metrics=base.metrics,
         watchers=base.watchers,
-        rpc=rpc,
+        firing=origins.firing,
+        rpc=wire.rpc,
+        scheduler_api=wire.scheduler,
         operations=operations.app(),
         closing=stack,
     )

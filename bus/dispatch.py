@@ -26,6 +26,7 @@ from bus.aging import Aging
 from bus.clock import Clock
 from bus.errors import ApiError, StoreError
 from bus.lane import PAGE, Lane
+from bus.letters import letter_attributes
 from bus.metrics import Metrics
 from bus.settling import Settling
 from bus.store import Appended, Done, Lease, NewArchived, NewDelivery, NewMessage, Outcome, Retry, Store
@@ -417,7 +418,7 @@ class Dispatch:
             self._tally.dropped(lane)
             log.warning("delivery dropped: its target has no dead-letter queue", **facts)
         else:
-            attributes = _attributes(lane.route, failure, exhausted)
+            attributes = letter_attributes(lane.route, lease, failure, exhausted)
             try:
                 letter = self._dead_letter(lane.dead_letter_arn, body, attributes, unpack(lease.attrs).trace)
             except ApiError as refusal:
@@ -480,17 +481,3 @@ def _delivery(
 def _reason(failure: Failed) -> str:
     """A failure as the store keeps it beside the delivery."""
     return f"{failure.code}\t{failure.message}"[:LONGEST_ERROR].encode("utf-8", "replace").decode()
-
-
-def _attributes(route: Route, failure: Failed, exhausted: Exhausted | None) -> dict[str, str]:
-    """What a dead letter says of its death; the two of retries only when retries ran out."""
-    attributes = {
-        "RULE_ARN": route.rule_arn,
-        "TARGET_ARN": route.arn,
-        "ERROR_CODE": failure.code,
-        "ERROR_MESSAGE": failure.message or failure.code,
-    }
-    if exhausted is not None:
-        attributes["EXHAUSTED_RETRY_CONDITION"] = exhausted.condition
-        attributes["RETRY_ATTEMPTS"] = str(exhausted.retries)
-    return attributes

@@ -19,6 +19,8 @@ class Quotas:
     connections: int = 3000
     api_destinations: int = 3000
     active_replays: int = 10
+    schedules: int = 1_000_000
+    schedule_groups: int = 500
 
 
 def check_quota(count: int, quota: int) -> None:

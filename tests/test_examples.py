@@ -17,6 +17,7 @@ EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path
 SAYS = {
     "archive_and_replay": ("/wrong  order 0", "/mended  order 2  from second-try", "COMPLETED", "3 events still"),
     "demo": ("answered 503", "ERROR_CODE: ERROR_FROM_TARGET", "RETRY_ATTEMPTS: 2", "1 sent again", "started again"),
+    "one_time_schedule": ("schedule/reminders/order-17", '"order": 17', "and the schedule is gone"),
     "quickstart": ("accepted:", '"total": 250'),
     "api_destination_oauth": ("gives token-1", "with token-1: 401", "gives token-2", '"order": 2, "via": "busbar"'),
     "wire_existing_arns": ("/charge", "/fulfil", "/notify"),

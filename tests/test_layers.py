@@ -50,6 +50,8 @@ LEVELS = {
     "bus.archives": 4,
     "bus.playback": 4,
     "bus.replays": 4,
+    "bus.schedules": 4,
+    "bus.letters": 4,
     "bus.entries": 3,
     "bus.event_kinds": 3,
     "bus.https_endpoint": 3,

@@ -96,6 +96,13 @@ class Access:
             raise ApiError(error.code, error.message, status) from None
         return _call(request, Scope(key.account, credential.region), credential.access_key)
 
+    def may(self, call: Call, action: str) -> bool:
+        """Whether the caller of an admitted call may also do something else."""
+        if self._keys is None:
+            return True
+        key = self._keys.get(call.access_key or "")
+        return key is not None and key.allows(action)
+
     def _secret_of(self, access_key: str) -> str | None:
         key = None if self._keys is None else self._keys.get(access_key)
         return None if key is None else key.secret

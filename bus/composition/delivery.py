@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bus.admission import Admission
+from bus.api import Method
+from bus.api.model import Operation
 from bus.composition import Foundation
 from bus.composition.state import State
 from bus.dispatch import Dispatch
@@ -17,6 +19,7 @@ from bus.targets.aws import AwsService
 from bus.targets.event_bus import EventBus
 from bus.targets.log import LogGroup, lines_for
 from bus.targets.queue import QueueTarget
+from bus.targets.scheduled import AwsApi, PutEvents, Scheduled, ScheduledNow
 from bus.targets.webhook import Webhook
 from bus.targets.wired import Wired
 from rules.arn import target_kind
@@ -39,14 +42,18 @@ class Targets:
 
 _kind = lru_cache(10_000)(target_kind)
 
+OwnApi = dict[tuple[str, str], tuple[Operation, Method]]
+"""By service and name: the operations that this process answers, for schedules that call them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Who may put events on a bus, the way in, and the way out."""
+    """Who may put events on a bus, the way in, and the way out; ``own_api`` is filled when the wire is there."""
 
     admission: Admission
     ingest: Ingest
     dispatch: Dispatch
+    own_api: OwnApi
 
 
 def open_delivery(base: Foundation, state: State) -> Delivery:
@@ -65,12 +72,20 @@ def open_delivery(base: Foundation, state: State) -> Delivery:
     for target in by_kind.values():
         base.stack.push_async_callback(target.close)
     wired = Wired(webhook, state.wires.match)
+    own_api: OwnApi = {}
+    by_schedule: dict[str, Target] = {
+        "webhook": Scheduled(webhook),
+        "queue": ScheduledNow(queue),
+        "aws": Scheduled(AwsApi(lambda service, name: own_api.get((service, name)), aws)),
+    }
+    of_rules = Targets(by_kind, wired, state.wires.match)
+    of_schedules = Targets(by_schedule, Scheduled(wired), state.wires.match)
     dispatch = Dispatch(
         base.store,
         base.clock,
         metrics=base.metrics,
-        route=state.catalog.route,
-        target=Targets(by_kind, wired, state.wires.match),
+        route=lambda number: state.catalog.route(number) or state.schedules.route(number),
+        target=lambda route: (of_rules if route.bus else of_schedules)(route),
         dead_letter=queue.dead_letter,
         max_in_flight=base.settings.max_in_flight,
         turns=lambda route: state.destinations.api_destinations.turns(route.arn),
@@ -79,7 +94,8 @@ def open_delivery(base: Foundation, state: State) -> Delivery:
     admission = Admission(state.principals, find=state.buses.find, find_foreign=state.buses.find_foreign)
     ingest = _ingest(base, state, dispatch, admission)
     by_kind["event_bus"] = EventBus(ingest.forward, takes=admission.takes)
-    return Delivery(admission, ingest, dispatch)
+    by_schedule["event_bus"] = Scheduled(PutEvents(ingest.put))
+    return Delivery(admission, ingest, dispatch, own_api)
 
 
 def _ingest(base: Foundation, state: State, dispatch: Dispatch, admission: Admission) -> Ingest:

@@ -14,6 +14,7 @@ from bus.composition.state import State
 from bus.config import Settings
 from bus.dead_letters import DeadLetters
 from bus.errors import validation
+from bus.schedules.invocation import NO_BUS
 from bus.targets import Route
 from rules.arn import ArnError, parse, queue_arn
 
@@ -53,12 +54,15 @@ def _dead_letters(base: Foundation, state: State, delivery: Delivery) -> DeadLet
         queues=state.queues,
         dispatch=delivery.dispatch,
         route=lambda rule, target: _current_route(state, rule, target),
-        bus_number=lambda route: state.buses.require(route.scope, route.bus).number,
+        bus_number=lambda route: state.buses.require(route.scope, route.bus).number if route.bus else NO_BUS,
     )
 
 
 def _current_route(state: State, rule_arn: str, target_arn: str) -> Route | str:
-    """The rule's target as it stands now, or a sentence that says what is missing."""
+    """The target of a rule or schedule as it stands now, or a sentence that says what is missing."""
+    if ":scheduler:" in rule_arn:
+        route = next((each.route for each in state.schedules.all() if each.arn == rule_arn), None)
+        return route or f"there is no schedule {rule_arn} any more"
     for rule in state.catalog.rules():
         if rule.arn == rule_arn:
             found = next((route for route in rule.routes if route.arn == target_arn), None)

@@ -13,6 +13,7 @@ from bus.composition.state import State
 from bus.partner_events import PartnerEvents
 from bus.replays import Replays
 from bus.scheduler import Scheduler
+from bus.schedules.firing import Firing
 from bus.service_events import ServiceEvents
 from bus.targets import Route
 
@@ -24,6 +25,7 @@ class Origins:
     partner_events: PartnerEvents
     services: SourceRoutes
     scheduler: Scheduler
+    firing: Firing
     replays: Replays
 
 
@@ -46,7 +48,8 @@ def open_origins(base: Foundation, state: State, delivery: Delivery) -> Origins:
     trail = CloudTrail(base.ids, metrics=base.metrics, put=put, max_bytes=most)
     scheduler = Scheduler(base.store, base.clock, metrics=base.metrics, put=put)
     state.catalog.on_rule = scheduler.changed
-    return Origins(partner_events, SourceRoutes(services, trail), scheduler, _replays(base, state, delivery))
+    firing = Firing(base.store, base.clock, state.schedules, dispatch=delivery.dispatch)
+    return Origins(partner_events, SourceRoutes(services, trail), scheduler, firing, _replays(base, state, delivery))
 
 
 def _replays(base: Foundation, state: State, delivery: Delivery) -> Replays:

@@ -12,6 +12,7 @@ from bus.composition.destinations import Destinations, open_destinations
 from bus.partners import Partners
 from bus.principals import Principals
 from bus.queues import Queues
+from bus.schedules.registry import Registry
 from bus.wires import Wires
 
 
@@ -26,6 +27,7 @@ class State:
     wires: Wires
     partners: Partners
     archives: Archives
+    schedules: Registry
     destinations: Destinations
 
 
@@ -52,7 +54,8 @@ async def open_state(base: Foundation) -> State:
     archives = Archives(
         store, clock, settings, catalog=catalog, find_bus=buses.find, require_bus=buses.require, lock=buses.lock
     )
-    for each in (buses, partners, catalog, wires, archives):
+    schedules = Registry(store)
+    for each in (buses, partners, catalog, wires, archives, schedules):
         await each.load()
     destinations = await open_destinations(base, buses)
-    return State(principals, queues, buses, catalog, wires, partners, archives, destinations)
+    return State(principals, queues, buses, catalog, wires, partners, archives, schedules, destinations)

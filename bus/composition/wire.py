@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from bus.api.access import Access
-from bus.api.model import load_events, load_queues
+from bus.api.model import load_events, load_queues, load_scheduler
+from bus.api.rest import Rest
 from bus.api.rpc import Rpc, ShortCut
 from bus.composition import Foundation
 from bus.composition.delivery import Delivery
@@ -13,11 +16,36 @@ from bus.entries import read_entries
 from bus.governed import Gate, Governed, governed
 from bus.permissions import Permissions
 from bus.queues import ERROR_CODES
+from bus.schedules import Schedules
+from bus.schedules.groups import Groups
+from bus.schedules.targets import TargetChecks
 from bus.tags import Tags
+from bus.targets.universal import action_of
 
 
-def open_rpc(base: Foundation, state: State, delivery: Delivery, origins: Origins, access: Access) -> Rpc:
-    """The endpoint of all services that speak AWS JSON."""
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The endpoint of EventBridge and SQS, that of EventBridge Scheduler, and the upkeep of schedule groups."""
+
+    rpc: Rpc
+    scheduler: Rest
+    groups: Groups
+
+
+def open_wire(base: Foundation, state: State, delivery: Delivery, origins: Origins, access: Access) -> Wire:
+    """Make the endpoints; what they answer may also be called by schedules."""
+    rpc = _rpc(base, state, delivery, origins, access)
+    groups = Groups(base.clock, state.schedules)
+    checks = TargetChecks(check_url=base.addresses.check_url, action_of=action_of)
+    schedules = Schedules(base.store, base.clock, state.schedules, targets=checks, may=access.may)
+    most = base.settings.max_body_bytes
+    scheduler = Rest(load_scheduler(), [schedules, groups], access=access, max_body_bytes=most)
+    for operation, method in (*rpc.methods(), *scheduler.methods()):
+        delivery.own_api[operation.service, operation.name] = operation, method
+    return Wire(rpc, scheduler, groups)
+
+
+def _rpc(base: Foundation, state: State, delivery: Delivery, origins: Origins, access: Access) -> Rpc:
     ingest, partner_events = delivery.ingest, origins.partner_events
     return Rpc(
         [load_events(), load_queues()],

@@ -10,6 +10,7 @@ from bus.composition import Foundation
 from bus.composition.delivery import Delivery
 from bus.composition.origins import Origins
 from bus.composition.state import State
+from bus.composition.wire import Wire
 from bus.errors import StoreError, StoreUnavailable
 from bus.scope import Call, Scope
 
@@ -22,7 +23,7 @@ DEAD_LETTER_QUEUE = "dead-letters"
 """A queue that is there from the start, so that a target's dead letters have somewhere to go."""
 
 
-async def begin(base: Foundation, state: State, delivery: Delivery, origins: Origins) -> None:
+async def begin(base: Foundation, state: State, delivery: Delivery, origins: Origins, wire: Wire) -> None:
     """Start everything that acts by itself; it is stopped in reverse order."""
     try:
         call = Call(Scope(base.settings.account_id, base.settings.region))
@@ -35,6 +36,10 @@ async def begin(base: Foundation, state: State, delivery: Delivery, origins: Ori
     base.stack.push_async_callback(delivery.dispatch.stop, base.settings.stop_grace)
     await origins.scheduler.start(state.catalog.rules())
     base.stack.push_async_callback(origins.scheduler.stop)
+    origins.firing.start()
+    base.stack.push_async_callback(origins.firing.stop)
+    wire.groups.start()
+    base.stack.push_async_callback(wire.groups.stop)
     await origins.replays.start()
     base.stack.push_async_callback(origins.replays.close)
     loop = asyncio.get_running_loop()
@@ -54,5 +59,7 @@ async def _tidy(base: Foundation, state: State, delivery: Delivery, origins: Ori
 
 
 async def _forget_unused(base: Foundation, state: State, delivery: Delivery) -> None:
-    await state.catalog.forget_routes({waiting.route for waiting in await base.store.backlog()})
+    in_use = {waiting.route for waiting in await base.store.backlog()}
+    await state.catalog.forget_routes(in_use)
+    await state.schedules.forget_routes(in_use)
     delivery.dispatch.forget_lanes()

@@ -29,7 +29,8 @@ class Route:
     """One target of one rule as it stood when work for it was created; never changed afterwards.
 
     ``number`` is the route's key in the store; ``target`` the target's members as PutTargets took
-    them (Id, Arn, RoleArn, Input..., RetryPolicy, DeadLetterConfig, ...).
+    them (Id, Arn, RoleArn, Input..., RetryPolicy, DeadLetterConfig, ...). The target of a schedule has no ``bus``;
+    then ``rule`` is the schedule's group and name, ``rule_arn`` its ARN.
     """
 
     number: int
@@ -75,13 +76,14 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
 
     ``code`` and ``message`` become ERROR_CODE and ERROR_MESSAGE of the dead letter. ``retry``:
     whether another attempt could end differently; ``retry_after`` the seconds the target asked for
-    (negative: do not come back).
+    (negative: do not come back); ``cause`` the code in the words of the service that refused, where one did.
     """
 
     code: str
     message: str
     retry: bool = False
     retry_after: float | None = None
+    cause: str | None = None
 
 
 Outcome = Delivered | Failed

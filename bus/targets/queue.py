@@ -23,6 +23,8 @@ ERROR_MESSAGE_LENGTH = 1024
 Queue = TypeVar("Queue")
 QueueIn = TypeVar("QueueIn", contravariant=True)
 
+NO_QUEUE = "AWS.SimpleQueueService.NonExistentQueue"
+
 log = structlog.get_logger(__name__)
 
 
@@ -68,7 +70,8 @@ class QueueTarget(Generic[Queue]):
         arn = delivery.route.arn
         fifo = delivery.route.target.get("SqsParameters")
         group = fifo.get("MessageGroupId") if fifo else None
-        json = delivery.body is delivery.event  # the bus has written it
+        # The bus has written it; the input of a schedule, which has no bus, is any text.
+        json = delivery.body is delivery.event and delivery.route.bus != ""
         try:
             queue = self._find(arn)
             if queue is None:
@@ -115,8 +118,8 @@ def no_queue() -> Failed:
     """The queue is not there; the text is AWS's."""
     return Failed(
         "NO_RESOURCE",
-        "The specified queue does not exist or you do not have access to it."
-        + _service_error(400, "AWS.SimpleQueueService.NonExistentQueue"),
+        "The specified queue does not exist or you do not have access to it." + _service_error(400, NO_QUEUE),
+        cause=NO_QUEUE,
     )
 
 
@@ -125,8 +128,9 @@ def refusal(error: ApiError) -> Failed:
     if error.code in _ABSENT:
         return no_queue()
     if error.code in _DENIED:
-        return Failed("NO_PERMISSIONS", error.message + _service_error(403, "AccessDenied"))
-    return Failed("INVALID_PARAMETER", error.message + _service_error(error.status or 400, error.code))
+        return Failed("NO_PERMISSIONS", error.message + _service_error(403, "AccessDenied"), cause="AccessDenied")
+    message = error.message + _service_error(error.status or 400, error.code)
+    return Failed("INVALID_PARAMETER", message, cause=error.code)
 
 
 def _service_error(status: int, code: str) -> str:
@@ -134,7 +138,7 @@ def _service_error(status: int, code: str) -> str:
     return f" (Service: AmazonSQS; Status Code: {status}; Error Code: {code}; Request ID: {uuid4()}; Proxy: null)"
 
 
-_ABSENT = {"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"}
+_ABSENT = {"QueueDoesNotExist", NO_QUEUE}
 _DENIED = {"AccessDenied", "AccessDeniedException"}
 
 
