@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from bus.api.access import Access
+from bus.api.endpoints import endpoint_rows
 from bus.api.model import load_events, load_queues
 from bus.api.operations import Operations
 from bus.api.request import Receive, Send
@@ -23,13 +24,15 @@ from bus.clock import Clock, IdSource, SystemClock
 from bus.config import Settings
 from bus.dead_letters import DeadLetters
 from bus.dispatch import Dispatch
+from bus.endpoint_entry import EndpointEntry
+from bus.endpoints import Endpoints
 from bus.errors import StoreError, StoreUnavailable, validation
 from bus.ingest import Ingest
 from bus.metrics import Metrics
 from bus.queues import ERROR_CODES, Queues
 from bus.scope import Call, Scope
 from bus.store.sqlite import SqliteStore, open_store
-from bus.tags import Tags
+from bus.tags import TagBook, Tags
 from bus.targets import Route, Target
 from bus.targets.addresses import Addresses
 from bus.targets.aws import AwsService
@@ -129,7 +132,7 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
     access = Access(settings, clock=clock)
     rpc = Rpc(
         [load_events(), load_queues()],
-        [ingest, state.buses, state.catalog, Tags({"rule": state.catalog, "event-bus": state.buses}), state.queues],
+        [ingest, state.buses, state.catalog, state.endpoints, _tags(state), state.queues],
         access=access,
         max_body_bytes=settings.max_body_bytes,
         error_codes=ERROR_CODES,
@@ -152,6 +155,8 @@ class State:
     buses: Buses
     catalog: Catalog
     wires: Wires
+    endpoints: Endpoints
+    tag_book: TagBook
 
 
 async def _open_state(
@@ -169,10 +174,27 @@ async def _open_state(
     buses = Buses(store, clock, has_rules=lambda number: catalog.has_rules(number))  # noqa: PLW0108 - catalog comes next
     catalog = Catalog(store, settings, require_bus=buses.require, lock=buses.lock, check_url=addresses.check_url)
     wires = Wires(store, addresses.check_url)
+    endpoints = Endpoints(
+        store, clock, has_bus=lambda scope, name: buses.find(scope, name) is not None, strict=settings.strict
+    )
+    tag_book = TagBook(store)
+    await endpoints.load()
+    await tag_book.load()
     await buses.load()
     await catalog.load()
     await wires.load()
-    return State(store, queues, buses, catalog, wires)
+    return State(store, queues, buses, catalog, wires, endpoints, tag_book)
+
+
+def _tags(state: State) -> Tags:
+    """Every kind of resource that has tags, by the first word of its ARN's resource."""
+    return Tags(
+        {
+            "rule": state.catalog,
+            "event-bus": state.buses,
+            "endpoint": state.tag_book.of(state.endpoints.identify),
+        }
+    )
 
 
 def _connect(
@@ -214,6 +236,14 @@ def _connect(
         watched=watchers.any,
         watch=watchers.show,
     )
+    ingest.through_endpoint = EndpointEntry(
+        clock,
+        ids,
+        find=state.endpoints.find,
+        put_events=ingest.put_events,
+        put=ingest.put,
+        refused=ingest.refused,
+    )
     apart = settings.credentials is not None or settings.strict
     by_kind["event_bus"] = EventBus(ingest.forward, across_accounts=not apart)
     return dispatch, ingest
@@ -251,6 +281,7 @@ def _operations(
         rules=state.catalog.rules_summary,
         find_queue=lambda text: state.queues.find(_queue_arn(settings, text)),
         health=lambda: _health(store, dispatch),
+        more=endpoint_rows(state.endpoints),
     )
 
 

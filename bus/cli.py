@@ -6,6 +6,7 @@ import click
 
 from bus import __version__
 from bus.commands.dead_letters import dlq
+from bus.commands.endpoint import endpoint
 from bus.commands.options import AUTO_PREFIX
 from bus.commands.pattern import test_pattern
 from bus.commands.put import put
@@ -39,5 +40,5 @@ def main() -> None:
     """
 
 
-for command in (serve_command, put, tail, rules, wire, dlq, test_pattern):
+for command in (serve_command, put, tail, rules, wire, endpoint, dlq, test_pattern):
     main.add_command(command)

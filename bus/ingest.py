@@ -9,7 +9,7 @@ the loop. The answer is made from what the commit returned, never before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from secrets import token_hex
 from time import perf_counter
 from typing import Any, Protocol
@@ -72,6 +72,9 @@ class RuleSet(Protocol):
     def rule(self, name: Any) -> Rule: ...
 
 
+ThroughEndpoint = Callable[[Call, Mapping[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
+"""PutEvents with an EndpointId; see `bus.endpoint_entry`."""
+
 Choose = Callable[[list[Rule]], list[Rule]]
 """Makes the rules that receive an event from those that match it."""
 
@@ -118,11 +121,15 @@ class Ingest:
         self._max_bytes = max_bytes
         self._watched = watched
         self._watch = watch
+        self.through_endpoint: ThroughEndpoint | None = None
+        """Set once by the composition root; it comes back here with the region's own bus."""
 
     # -- PutEvents
 
     async def put_events(self, call: Call, request: Mapping[str, Any]) -> dict[str, Any]:
         """Put up to ten events on their buses; each entry is answered in its place."""
+        if self.through_endpoint is not None and request.get("EndpointId") is not None:
+            return await self.through_endpoint(call, request)
         started = perf_counter()
         counts = self._metrics.requests
         counts.PutEventsApproximateCallCount += 1

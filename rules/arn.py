@@ -72,6 +72,11 @@ def rule_arn(name: str, *, bus: str, region: str, account: str) -> str:
     return _events(region, account, f"rule/{name}" if bus == DEFAULT_BUS else f"rule/{bus}/{name}")
 
 
+def endpoint_arn(name: str, *, region: str, account: str) -> str:
+    """Build the ARN of a global endpoint."""
+    return _events(region, account, f"endpoint/{name}")
+
+
 def queue_arn(name: str, *, region: str, account: str) -> str:
     """Build the ARN of an SQS queue."""
     return _build("sqs", region, account, name)

@@ -35,6 +35,7 @@ LEVELS = {
     "bus.buses": 3,
     "bus.catalog": 3,
     "bus.wires": 3,
+    "bus.endpoints": 3,
     "bus.queues": 3,
     "bus.watchers": 3,
     "bus.arrival": 3,
@@ -43,6 +44,7 @@ LEVELS = {
     "bus.aging": 4,
     "bus.tally": 4,
     "bus.ingest": 4,
+    "bus.endpoint_entry": 4,
     "bus.dispatch": 4,
     "bus.dead_letters": 4,
     "bus.api": 5,
@@ -59,7 +61,8 @@ LEVELS |= {f"bus.targets.{path.stem}": 5 for path in (ROOT / "bus" / "targets").
 
 # Capabilities do not know each other: what one needs of another arrives as a callable.
 STRANGERS = {
-    "bus.buses", "bus.catalog", "bus.wires", "bus.queues", "bus.ingest", "bus.dispatch", "bus.dead_letters"
+    "bus.buses", "bus.catalog", "bus.wires", "bus.queues", "bus.ingest", "bus.dispatch", "bus.dead_letters",
+    "bus.endpoints",
 }  # fmt: skip
 
 PURE_STDLIB = {

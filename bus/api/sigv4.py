@@ -164,7 +164,8 @@ def _demand_algorithm(algorithm: str, header: str) -> None:
         return
     if algorithm == ASYMMETRIC:
         raise _incomplete(
-            f"Unsupported AWS 'algorithm': '{algorithm}': sign with {ALGORITHM}, as PutEvents without EndpointId does.",
+            f"Unsupported AWS 'algorithm': '{algorithm}': sign with {ALGORITHM}, which is taken with an EndpointId too "
+            "(boto3: Config(signature_version='v4')).",
             header,
         )
     if algorithm.startswith("AWS4"):

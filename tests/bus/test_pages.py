@@ -45,3 +45,18 @@ def test_a_token_of_another_list_is_refused() -> None:
     assert page(["a", "b"], token, key=str, of=LIST) == (["b"], {})
     with pytest.raises(ApiError, match="Parameter NextToken is not valid"):
         page(["a", "b"], token, key=str, of=("other", LIST[1]))
+
+
+def test_lists_that_word_their_refusal_differently() -> None:
+    with pytest.raises(ApiError, match=r"Parameter NextToken is not valid\. Reason: Malformed request\."):
+        page(["a"], {"NextToken": "nonsense"}, key=str, of=("archives", "x"))
+    with pytest.raises(ApiError, match=r"Value 'not base64' at 'nextToken' failed to satisfy constraint: Member must"):
+        page(["a"], {"NextToken": "not base64"}, key=str, of=("api-destinations", "x"))
+    with pytest.raises(ApiError, match=r"Parameter NextToken is not valid\.$"):
+        page(["a"], {"NextToken": "nonsense"}, key=str, of=("api-destinations", "x"))
+    _, token = page(["a", "\u00ff\u00fe?"], {"Limit": 1}, key=str, of=("api-destinations", "x"))
+    assert page(["a", "\u00ff\u00fe?"], token, key=str, of=("api-destinations", "x"))[0] == ["\u00ff\u00fe?"]
+
+
+def test_the_member_that_limits_a_page_has_another_name() -> None:
+    assert page(["a", "b"], {"MaxResults": 1, "Limit": 2}, key=str, of=LIST, limit="MaxResults")[0] == ["a"]

@@ -227,7 +227,7 @@ def test_a_malformed_header_is_incomplete(header: str) -> None:
 def test_the_asymmetric_algorithm_is_refused_with_advice() -> None:
     code, message = refusal(replaced(SIGNED, "AWS4-HMAC-SHA256", "AWS4-ECDSA-P256-SHA256"))
     assert code == "IncompleteSignatureException"
-    assert "sign with AWS4-HMAC-SHA256, as PutEvents without EndpointId does" in message
+    assert "sign with AWS4-HMAC-SHA256, which is taken with an EndpointId too" in message
 
 
 @pytest.mark.parametrize("name", ["x-amz-target", "x-amz-date", "x-amz-anything"])
