@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from bus.api.operations import Operations
 from bus.api.request import Receive, Send
 from bus.api.request import Scope as AsgiScope
 from bus.api.rpc import Rpc
+from bus.bus_logs import BusLogs
 from bus.buses import Buses
 from bus.catalog import Catalog
 from bus.clock import Clock, IdSource, SystemClock
@@ -28,6 +30,7 @@ from bus.endpoint_entry import EndpointEntry
 from bus.endpoints import Endpoints
 from bus.errors import StoreError, StoreUnavailable, validation
 from bus.ingest import Ingest
+from bus.log_writer import LogWriter
 from bus.metrics import Metrics
 from bus.queues import ERROR_CODES, Queues
 from bus.scope import Call, Scope
@@ -215,6 +218,7 @@ def _connect(
     by_kind: dict[str, Target] = {"webhook": webhook, "queue": queue_target, "log_group": log_group, "aws": aws}
     for target in by_kind.values():
         stack.push_async_callback(target.close)
+    logs = _bus_logs(settings, clock, state.buses, stack)
     dispatch = Dispatch(
         state.store,
         clock,
@@ -223,6 +227,7 @@ def _connect(
         target=Targets(by_kind, Wired(webhook, state.wires.match), state.wires.match),
         dead_letter=queue_target.dead_letter,
         max_in_flight=settings.max_in_flight,
+        logs=logs,
     )
     ingest = Ingest(
         state.store,
@@ -235,6 +240,7 @@ def _connect(
         max_bytes=settings.max_put_events_bytes,
         watched=watchers.any,
         watch=watchers.show,
+        logs=logs,
     )
     ingest.through_endpoint = EndpointEntry(
         clock,
@@ -247,6 +253,17 @@ def _connect(
     apart = settings.credentials is not None or settings.strict
     by_kind["event_bus"] = EventBus(ingest.forward, across_accounts=not apart)
     return dispatch, ingest
+
+
+def _bus_logs(settings: Settings, clock: Clock, buses: Buses, stack: AsyncExitStack) -> BusLogs:
+    """Files in the data directory, or this process's own log when nothing is to be kept."""
+    if settings.in_memory:
+        return BusLogs(
+            clock, buses=buses.logging, write=lambda name, line: log.info("bus log", record=line.decode().rstrip())
+        )
+    writer = LogWriter(Path(settings.data_dir) / "bus-logs")
+    stack.push_async_callback(writer.close)
+    return BusLogs(clock, buses=buses.logging, write=writer.add)
 
 
 def _operations(

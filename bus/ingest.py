@@ -18,6 +18,7 @@ import structlog
 
 from bus.accepted import LEASE_MS, NOTHING, Accepted, Luggage, pack
 from bus.arrival import Arrival, open_envelope
+from bus.bus_logs import BusLogs, silent
 from bus.clock import Clock, IdSource
 from bus.errors import StoreError, validation
 from bus.metrics import Metrics
@@ -58,6 +59,8 @@ class Rule(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def arn(self) -> str: ...
     @property
     def state(self) -> str: ...
     @property
@@ -110,6 +113,7 @@ class Ingest:
         max_bytes: int,
         watched: Callable[[], bool] = lambda: False,
         watch: Callable[[Scope, str, bytes], None] = lambda scope, bus, event: None,
+        logs: BusLogs | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -121,6 +125,7 @@ class Ingest:
         self._max_bytes = max_bytes
         self._watched = watched
         self._watch = watch
+        self._logs = logs or silent(clock)
         self.through_endpoint: ThroughEndpoint | None = None
         """Set once by the composition root; it comes back here with the region's own bus."""
 
@@ -183,7 +188,7 @@ class Ingest:
             return result
         arrival = Arrival(event_id, time, entry, call.scope)
         rules = self._match(bus, arrival)
-        if rules or self._watched():
+        if rules or self._watched() or (self._logs.buses and (call.scope, bus.name) in self._logs.buses):
             trace = entry.get("TraceHeader") or call.trace
             luggage = NOTHING if trace is None else Luggage(trace=normalise(trace, _new_root(instant.ms)))
             event = Accepted(event_id, bus.number, instant.ms, arrival.envelope(), luggage, pack(luggage))
@@ -199,6 +204,7 @@ class Ingest:
             for received in pending:
                 received.result.clear()
                 received.result.update(NOT_STORED)
+                self._logs.refused(received.scope, received.bus, received.event, str(error))
 
     # -- from inside
 
@@ -292,6 +298,8 @@ class Ingest:
                 counts.TriggeredRules += 1
         if self._watched():
             self._watch(received.scope, received.bus, received.event.body)
+        if self._logs.buses:
+            self._logs.accepted(received.scope, received.bus, received.event, received.rules)
 
 
 class _Received:

@@ -39,6 +39,8 @@ LEVELS = {
     "bus.queues": 3,
     "bus.watchers": 3,
     "bus.arrival": 3,
+    "bus.bus_logs": 3,
+    "bus.log_writer": 3,
     "bus.lane": 4,
     "bus.settling": 4,
     "bus.aging": 4,
