@@ -78,6 +78,7 @@ NOT_READ: Mapping[str, Mapping[str, str]] = {
         "PutTargets Targets.HttpParameters": _NO_CLIENT,
         "PutTargets Targets.RedshiftDataParameters": _HANDED_ON,
         "PutTargets Targets.RunCommandParameters": _HANDED_ON,
+        "PutTargets Targets.SageMakerPipelineParameters.PipelineParameterList": _HANDED_ON,
     },
     "sqs": {},
 }

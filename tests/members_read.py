@@ -242,13 +242,12 @@ def _methods(kind: ast.ClassDef) -> dict[str, Function]:
 
 
 def _names(place: Place) -> Iterator[str]:
-    """The texts of a definition that may name a member that is read; the fields of a struct that is decoded."""
+    """The texts of a definition that may name a member that is read; the fields of a struct that is decoded under other names."""
     if isinstance(place.node, ast.ClassDef):
+        renamed = any(keyword.arg == "rename" for keyword in place.node.keywords)
         for node in place.node.body:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            if renamed and isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 yield "".join(word.capitalize() for word in node.target.id.split("_"))
-                if node.value is not None:
-                    yield from _texts(node.value)
         return
     if not isinstance(place.node, Function):
         yield from _texts(place.node)
