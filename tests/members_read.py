@@ -242,7 +242,7 @@ def _methods(kind: ast.ClassDef) -> dict[str, Function]:
 
 
 def _names(place: Place) -> Iterator[str]:
-    """The texts of a definition that may name a member that is read; the fields of a struct that is decoded under other names."""
+    """The texts of a definition that may name a member that is read, and the renamed fields of a struct."""
     if isinstance(place.node, ast.ClassDef):
         renamed = any(keyword.arg == "rename" for keyword in place.node.keywords)
         for node in place.node.body:
