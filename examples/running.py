@@ -93,15 +93,15 @@ def endpoint() -> Iterator[str]:
         yield bus.url
 
 
-def client(service: str, url: str) -> Any:
+def client(service: str, url: str, *, region: str = "us-east-1", **config: Any) -> Any:
     """A boto3 client of the bus. A bus on this machine takes any credentials, so these are placeholders."""
     return boto3.client(
         service,
         endpoint_url=url,
-        region_name="us-east-1",
+        region_name=region,
         aws_access_key_id="example",
         aws_secret_access_key="example",
-        config=Config(proxies={}),
+        config=Config(proxies={}, **config),
     )
 
 

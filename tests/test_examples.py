@@ -18,6 +18,7 @@ SAYS = {
     "demo": ("answered 503", "ERROR_CODE: ERROR_FROM_TARGET", "RETRY_ATTEMPTS: 2", "1 sent again", "started again"),
     "quickstart": ("accepted:", '"total": 250'),
     "wire_existing_arns": ("/charge", "/fulfil", "/notify"),
+    "global_endpoint": ("order 1 came to /us-east-1", "order 2 came to /us-west-2", "order 3 came to /us-east-1"),
     "dead_letters_and_redrive": ("RETRY_ATTEMPTS: 1", "sent again: 1", "answered with 200"),
 }
 """What one has to see when the example did what it is for."""
