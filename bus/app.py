@@ -18,7 +18,7 @@ from bus.api.model import load_events, load_queues
 from bus.api.operations import Operations
 from bus.api.request import Receive, Send
 from bus.api.request import Scope as AsgiScope
-from bus.api.rpc import Rpc
+from bus.api.rpc import Rpc, ShortCut
 from bus.bus_logs import BusLogs
 from bus.buses import Buses
 from bus.catalog import Catalog
@@ -28,6 +28,7 @@ from bus.dead_letters import DeadLetters
 from bus.dispatch import Dispatch
 from bus.endpoint_entry import EndpointEntry
 from bus.endpoints import Endpoints
+from bus.entries import read_entries
 from bus.errors import StoreError, StoreUnavailable, validation
 from bus.ingest import Ingest
 from bus.log_writer import LogWriter
@@ -140,6 +141,7 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
         max_body_bytes=settings.max_body_bytes,
         error_codes=ERROR_CODES,
         refused={"events:PutEvents": ingest.refused},
+        short_cuts={"events:PutEvents": ShortCut(read_entries, ingest.put_entries)},
     )
     operations = _operations(settings, clock, ids, state, access, dispatch, metrics, watchers)
     await _begin(settings, state, dispatch, stack)
@@ -229,6 +231,7 @@ def _connect(
         max_in_flight=settings.max_in_flight,
         logs=logs,
     )
+    state.wires.changed = dispatch.look_for_targets
     ingest = Ingest(
         state.store,
         clock,

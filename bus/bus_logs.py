@@ -94,6 +94,10 @@ class BusLogs:
 
     # -- events
 
+    def tell_of(self, scope: Scope, bus: str) -> bool:
+        """Whether that bus logs."""
+        return (scope, bus) in self.buses
+
     def accepted(self, scope: Scope, bus: str, event: Accepted, rules: Iterable[Rule]) -> None:
         """An event is on the bus, and these rules receive it."""
         logging = self.buses.get((scope, bus))

@@ -108,8 +108,11 @@ class EndpointEntry:
     ) -> None:
         """Put one accepted entry on the other bus; an entry that cannot be is answered as failed, to be sent again."""
         now = self._clock.now_ms()
-        members = {**entry, "Resources": [*(entry.get("Resources") or ()), endpoint.arn]}
-        arrival = Arrival(self._ids.new(), format_time(now / 1000), members, origin)
+        resources = [*(entry.get("Resources") or ()), endpoint.arn]
+        arrival = Arrival(
+            self._ids.new(), format_time(now / 1000), entry["Source"], entry["DetailType"], entry["Detail"], resources,
+            origin,
+        )  # fmt: skip
         trace = entry.get("TraceHeader") or call.trace
         if trace is not None:
             trace = normalise(trace, lambda: f"1-{now // 1000:08x}-{token_hex(12)}")

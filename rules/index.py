@@ -176,16 +176,20 @@ class MatchIndex(Generic[RuleId]):
         if isinstance(narrowing, int):
             self._sight(pair, narrowing)
             return self.match_event(fields(), detail())
-        index = narrowing.open
-        if index is None:
-            return narrowing.certain
-        found = index._match_detail(detail()) if narrowing.detail_only else index.match_event(fields(), detail())
-        return [*narrowing.certain, *found] if narrowing.certain else found
+        if narrowing.detail_only:
+            return narrowing.match_detail(detail())
+        found = narrowing.open.match_event(fields(), detail()) if narrowing.open is not None else []
+        return [*narrowing.certain, *found]
+
+    def narrowed(self, source: str, detail_type: str) -> Narrowing[RuleId] | None:
+        """What is left to ask of events with this pair; None until `match_parts` has seen it often enough."""
+        narrowing = self._narrowings.get((source, detail_type))
+        return narrowing if isinstance(narrowing, Narrowing) else None
 
     def _sight(self, pair: Pair, sightings: int) -> None:
         """Count a pair, and build its narrowing when it has come often enough."""
         if sightings + 1 >= SIGHTINGS:
-            self._narrowings[pair] = _Narrowing(*narrow(self._rules, pair))
+            self._narrowings[pair] = Narrowing(*narrow(self._rules, pair))
         elif sightings or len(self._narrowings) < REMEMBERED_PAIRS:
             self._narrowings[pair] = sightings + 1
 
@@ -244,7 +248,7 @@ class MatchIndex(Generic[RuleId]):
         return copied
 
     def _finish(self, paths: _Paths | None) -> None:
-        self._narrowings: dict[Pair, int | _Narrowing[RuleId]] = {}
+        self._narrowings: dict[Pair, int | Narrowing[RuleId]] = {}
         asked = self._conditions.variety.keys()
         self._paths = paths if paths is not None and paths.order.keys() == asked else _Paths(list(asked))
         self._whole = self._paths.whole
@@ -297,8 +301,11 @@ class MatchIndex(Generic[RuleId]):
             self._gating.discard(gate.anchor, gate.entry)
 
 
-class _Narrowing(Generic[RuleId]):
-    """What is left for one pair of source and detail-type: rules that match anyway, and an index of the open ones."""
+class Narrowing(Generic[RuleId]):
+    """What is left for one pair of source and detail-type: rules that match anyway, and an index of the open ones.
+
+    `detail_only` says that those ask of nothing but the detail, so that `match_detail` may be used.
+    """
 
     __slots__ = ("certain", "detail_only", "open")
 
@@ -306,6 +313,12 @@ class _Narrowing(Generic[RuleId]):
         self.certain = certain
         self.open = MatchIndex(rest) if rest else None
         self.detail_only = self.open is not None and not self.open._paths.envelope
+
+    def match_detail(self, detail: bytes) -> list[RuleId]:
+        """The rules that match an event of the pair by its detail; EventError if that is no JSON object."""
+        assert self.open is not None
+        found = self.open._match_detail(detail)
+        return [*self.certain, *found] if self.certain else found
 
 
 class _Filed:

@@ -3,8 +3,8 @@
 Theory of operation. The method of an operation is read as a syntax tree, and with it everything it leads to: functions
 and constants it names, in its module or imported from another of ours; methods of its own class; methods and properties
 of values whose class can be told from an annotation, from ``self.x = Class(...)`` or from ``x = Class(...)``. Out of
-all that, the names of members are the texts that stand where something is read: in ``x["Name"]``, as an argument, in a
-comparison, in a table. Keys of a dictionary that is being made are answers, and texts of messages are not names.
+all that, the names of members are the texts that stand where something is read: in ``x["Name"]`` or ``x.Name``, as an
+argument, in a comparison, in a table. Keys of a dictionary that is being made are answers; texts of messages are none.
 
 It errs on the side of a member being read (a text of the same spelling in a function on the way), never the other way,
 and the way it looks at is that of one operation, not of the whole program. What reaches a function as an injected
@@ -274,5 +274,9 @@ def _texts(tree: ast.AST) -> Iterator[str]:
                 todo += [key for key in node.keys if key is not None]
         elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
             todo.append(node.value)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            todo.append(node.value)
+            if node.attr[0].isupper():  # a struct whose fields have the names of the members
+                yield node.attr
         elif not isinstance(node, ast.JoinedStr):
             todo += ast.iter_child_nodes(node)

@@ -41,6 +41,8 @@ LEVELS = {
     "bus.arrival": 3,
     "bus.bus_logs": 3,
     "bus.log_writer": 3,
+    "bus.entries": 3,
+    "bus.event_kinds": 3,
     "bus.lane": 4,
     "bus.settling": 4,
     "bus.aging": 4,
