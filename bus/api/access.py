@@ -23,7 +23,8 @@ from urllib.parse import unquote
 
 from bus.api.credentials import Key, read_credentials
 from bus.api.request import Request
-from bus.api.sigv4 import ASYMMETRIC, Verifier, demand_region
+from bus.api.sigv4 import Verifier, demand_region
+from bus.api.sigv4a import ALGORITHM as ASYMMETRIC
 from bus.clock import Clock
 from bus.config import Settings, is_loopback
 from bus.errors import ApiError
@@ -72,7 +73,8 @@ class Access:
         credential = self._verifier.verify(request, services=(service,))
         key = self._keys[credential.access_key]
         _demand_allowed(key, action)
-        return _call(request, Scope(key.account, credential.region), credential.access_key)
+        region = credential.region or self._settings.region
+        return _call(request, Scope(key.account, region), credential.access_key)
 
     def admit_operator(self, request: Request) -> Call | None:
         """The caller of a route under ``/_bus``, or of ``/metrics``.
@@ -94,7 +96,8 @@ class Access:
                 return None
             status = 401 if error.code == "MissingAuthenticationTokenException" else 403
             raise ApiError(error.code, error.message, status) from None
-        return _call(request, Scope(key.account, credential.region), credential.access_key)
+        region = credential.region or self._settings.region
+        return _call(request, Scope(key.account, region), credential.access_key)
 
     def _secret_of(self, access_key: str) -> str | None:
         key = None if self._keys is None else self._keys.get(access_key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.bus.signing import signed_for_regions
 from tests.conftest import Server
 from tests.e2e.tenant import Queue, Tenant
 from tests.e2e.wire import Answer, call, request
@@ -216,6 +218,38 @@ def test_clients_that_sign_for_all_regions(server: Server, tenant: Tenant) -> No
     )
     assert (answer.status, answer.json["FailedEntryCount"]) == (200, 0)
     assert json.loads(tenant.receive(here)[0]["Body"])["account"] == tenant.account
+
+
+def test_with_credentials_the_signature_for_all_regions_is_verified(start_server: Any, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    shop = {"access_key": "shop", "secret": "a long random text", "account": "111111111111"}
+    keys.write_text(json.dumps([shop]))
+    keys.chmod(0o600)
+    server = start_server(credentials=keys)
+    events = boto3.client(
+        "events",
+        endpoint_url=server.url,
+        region_name="us-east-1",
+        aws_access_key_id=shop["access_key"],
+        aws_secret_access_key=shop["secret"],
+        config=Config(signature_version="v4", retries={"total_max_attempts": 1}, proxies={}),
+    )
+    events.create_endpoint(**members(shop["account"]))
+    endpoint_id = events.describe_endpoint(Name="e")["EndpointId"]
+    assert events.put_events(EndpointId=endpoint_id, Entries=[ENTRY])["FailedEntryCount"] == 0
+    body = json.dumps({"EndpointId": endpoint_id, "Entries": [ENTRY]}).encode()
+
+    def put(secret: str, **more: Any) -> Answer:
+        signed = signed_for_regions(
+            body, url=f"{server.url}/", now_ms=int(time.time() * 1000), access_key="shop", secret=secret, **more
+        )
+        headers = {name.decode(): value.decode() for name, value in signed.headers.items()}
+        return request(server.url, "POST", body=body, headers=headers)
+
+    answer = put(shop["secret"])
+    assert (answer.status, answer.json["FailedEntryCount"]) == (200, 0)
+    assert put(shop["secret"], regions="us-east-1,us-west-2").status == 200
+    assert put("another").code == "InvalidSignatureException"
 
 
 def test_the_switch_and_the_endpoint_survive_kill_9(start_server: Any, aws: Any) -> None:
