@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -47,15 +48,10 @@ def test_a_token_of_another_list_is_refused() -> None:
         page(["a", "b"], token, key=str, of=("other", LIST[1]))
 
 
-def test_lists_that_word_their_refusal_differently() -> None:
-    with pytest.raises(ApiError, match=r"Parameter NextToken is not valid\. Reason: Malformed request\."):
-        page(["a"], {"NextToken": "nonsense"}, key=str, of=("archives", "x"))
-    with pytest.raises(ApiError, match=r"Value 'not base64' at 'nextToken' failed to satisfy constraint: Member must"):
-        page(["a"], {"NextToken": "not base64"}, key=str, of=("api-destinations", "x"))
-    with pytest.raises(ApiError, match=r"Parameter NextToken is not valid\.$"):
-        page(["a"], {"NextToken": "nonsense"}, key=str, of=("api-destinations", "x"))
-    _, token = page(["a", "\u00ff\u00fe?"], {"Limit": 1}, key=str, of=("api-destinations", "x"))
-    assert page(["a", "\u00ff\u00fe?"], token, key=str, of=("api-destinations", "x"))[0] == ["\u00ff\u00fe?"]
+def test_tokens_are_plain_base64() -> None:
+    items = ["a", "\u00ff\u00fe?>~"]
+    _, token = page([*items, "z"], {"Limit": 2}, key=str, of=LIST)
+    assert re.fullmatch(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", token["NextToken"])
 
 
 def test_the_member_that_limits_a_page_has_another_name() -> None:
