@@ -13,7 +13,7 @@ from tests.members_read import Place, Source
 
 SOURCE = Source()
 
-HOMES = {"sqs": ("bus.queues",)}
+HOMES = {"sqs": ("bus.queues",), "scheduler": ("bus.schedules",)}
 """Where the methods of a service are, as far as two services have operations of one name."""
 
 DELIVERING = tuple(name for name in SOURCE.modules if name.startswith("bus.targets"))
