@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from bus.bus_logs import Logging, logging_of
 from bus.clock import Clock
 from bus.errors import ApiError, not_found, validation
 from bus.pages import page
@@ -64,6 +65,8 @@ class Buses:
         self._quotas = quotas or Quotas()
         self._custom: dict[Scope, dict[str, Bus]] = {}
         self._known: dict[tuple[Scope, str], Bus] = {}
+        self.logging: dict[tuple[Scope, str], Logging] = {}
+        """The buses that log, by scope and name: those whose LogConfig asks for it now."""
         self._locks: dict[Scope, asyncio.Lock] = {}
         self._defaults_since = 0
 
@@ -132,8 +135,16 @@ class Buses:
 
     def _keep(self, bus: Bus) -> None:
         self._remember(bus)
+        self._note_logging(bus)
         if bus.name != DEFAULT_BUS:
             self._custom.setdefault(bus.scope, {})[bus.name] = bus
+
+    def _note_logging(self, bus: Bus) -> None:
+        logging = logging_of(bus.described.get("LogConfig"))
+        if logging is None:
+            self.logging.pop((bus.scope, bus.name), None)
+        else:
+            self.logging[bus.scope, bus.name] = logging
 
     async def _save(self, bus: Bus, rider: tuple[ConfChange, Callable[[], None]] | None = None) -> None:
         await self._write(ConfChange(KIND, bus.key, dump_bus(bus)), rider)
@@ -189,6 +200,7 @@ class Buses:
             await self._write(ConfChange(KIND, bus.key, None), gone)
             del self._custom[bus.scope][bus.name]
             del self._known[bus.scope, bus.name], self._known[bus.scope, bus.arn]
+            self.logging.pop((bus.scope, bus.name), None)
 
     async def describe_event_bus(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         bus = self.require(call.scope, request.get("Name"))

@@ -7,6 +7,7 @@ import click
 from bus import __version__
 from bus.commands.cloudtrail import cloudtrail
 from bus.commands.dead_letters import dlq
+from bus.commands.endpoint import endpoint
 from bus.commands.options import AUTO_PREFIX
 from bus.commands.pattern import test_pattern
 from bus.commands.put import put
@@ -42,5 +43,5 @@ def main() -> None:
     """
 
 
-for command in (serve_command, put, cloudtrail, tail, rules, wire, dlq, replay, test_pattern, schedule):
+for command in (serve_command, put, cloudtrail, tail, rules, wire, endpoint, dlq, replay, test_pattern, schedule):
     main.add_command(command)

@@ -23,6 +23,7 @@ import structlog
 
 from bus.accepted import LEASE_MS, Accepted, Luggage, unpack
 from bus.aging import Aging
+from bus.bus_logs import BusLogs, silent
 from bus.clock import Clock
 from bus.errors import ApiError, StoreError
 from bus.lane import PAGE, Lane
@@ -84,10 +85,12 @@ class Dispatch:
         max_in_flight: int,
         jitter: Callable[[], float] = random.random,
         turns: Callable[[Route], Turns | None] = lambda route: None,
+        logs: BusLogs | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._metrics = metrics
+        self._logs = logs or silent(clock)
         self._tally = Tally(metrics, clock)
         self._settling = Settling(store, clock, settled=self._after_settling, resumed=self.tick)
         self._aging = Aging(store, clock, lease_ms=LEASE_MS, look=self._end_old_in_lanes, end=self._end_claimed)
@@ -172,6 +175,8 @@ class Dispatch:
             self._tally.created(len(plan.lanes) + len(plan.delivered))
             if plan.delivered:
                 self._tally.delivered_now(plan.delivered, now - event.ts)
+            if self._logs.buses:
+                self._logs.created(event, [lane.route for lane in plan.lanes], [lane.route for lane in plan.delivered])
             if plan.deliveries:
                 self._hand_over(event, plan, appended)
 
@@ -351,6 +356,8 @@ class Dispatch:
             return
         delivery = _delivery(lane.route, lease.event_id, body, lease.body, lease.attempts + 1, lease.ts, luggage)
         self._tally.attempt(lane, lease)
+        if self._logs.buses:
+            self._logs.attempting(lane.route, lease, body)
         started = asyncio.get_running_loop().time()
         outcome = await self._deliver(lane, delivery)
         self._settle_outcome(lane, lease, delivery, outcome, started)
@@ -368,6 +375,9 @@ class Dispatch:
     ) -> None:
         now = self._clock.now_ms()
         self._tally.attempted(lane, lease)
+        if self._logs.buses:
+            took_s = asyncio.get_running_loop().time() - started
+            self._logs.attempted(lane.route, lease, delivery.body, outcome, took_s)
         if isinstance(outcome, Delivered):
             self._succeeded(lane)
             self._tally.succeeded(lane, lease)
@@ -404,10 +414,15 @@ class Dispatch:
             return
         text = body.body if isinstance(body, InvalidJson) else body
         exhausted = Exhausted("MaximumEventAgeInSeconds", max(0, lease.attempts - 1))
-        self._fail(lane, lease, text, Failed(code, message), exhausted)
+        self._fail(lane, lease, text, Failed(code, message), exhausted, made=0)
 
-    def _fail(self, lane: Lane, lease: Lease, body: bytes, failure: Failed, exhausted: Exhausted | None) -> None:
-        """The delivery is over without success: dead-letter it, or drop it and say so."""
+    def _fail(
+        self, lane: Lane, lease: Lease, body: bytes, failure: Failed, exhausted: Exhausted | None, *, made: int = 1
+    ) -> None:
+        """The delivery is over without success: dead-letter it, or drop it and say so.
+
+        ``made`` are the attempts just made, which the lease does not count yet.
+        """
         self._tally.failed(lane)
         facts = {
             "event_id": lease.event_id, "rule": lane.route.rule_arn, "target": lane.route.target["Id"],
@@ -427,6 +442,9 @@ class Dispatch:
             else:
                 messages.append(letter)
                 self._tally.letter_sent(lane)
+        if self._logs.buses:
+            attempts = lease.attempts + made
+            self._logs.ended(lane.route, lease, body, failure, attempts=attempts, letter=bool(messages))
         self._settling.add(Done(lease.seq, lease.route, lease.fence, messages))
 
     # -- after settling, and age

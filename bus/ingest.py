@@ -10,7 +10,7 @@ returned, never before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import repeat
 from secrets import token_hex
 from time import perf_counter
@@ -21,6 +21,7 @@ import structlog
 
 from bus.accepted import LEASE_MS, NOTHING, Accepted, Luggage, pack
 from bus.arrival import Arrival, open_envelope
+from bus.bus_logs import BusLogs, silent
 from bus.clock import Clock, IdSource
 from bus.entries import Entry
 from bus.errors import ApiError, StoreError, validation
@@ -49,6 +50,9 @@ NOT_STORED = {
     "ErrorMessage": "Service encountered unexpected problem. Please try again.",
 }
 
+
+ThroughEndpoint = Callable[[Call, Mapping[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
+"""PutEvents with an EndpointId; see `bus.endpoint_entry`."""
 
 Choose = Callable[[list[Rule]], list[Rule]]
 """Makes the rules that receive an event from those that match it."""
@@ -110,6 +114,7 @@ class Ingest:
         admission: Admission | None = None,
         watched: Callable[[], bool] = lambda: False,
         watch: Callable[[Scope, str, bytes], None] = lambda scope, bus, event: None,
+        logs: BusLogs | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -124,11 +129,16 @@ class Ingest:
         self._watch = watch
         self._views: dict[int, BusView] = {}
         self._no_bus = BusView(None, None, metrics)
+        self._logs = logs or silent(clock)
+        self.through_endpoint: ThroughEndpoint | None = None
+        """Set once by the composition root; it comes back here with the region's own bus."""
 
     # -- PutEvents
 
     async def put_events(self, call: Call, request: Mapping[str, Any]) -> dict[str, Any]:
         """Put up to ten events on their buses; each entry is answered in its place."""
+        if self.through_endpoint is not None and request.get("EndpointId") is not None:
+            return await self.through_endpoint(call, request)
         return await self.put_entries(call, [Entry.of(members) for members in request["Entries"]])
 
     async def put_entries(self, call: Call, entries: Sequence[Entry]) -> dict[str, Any]:
@@ -191,9 +201,9 @@ class Ingest:
         result = {"EventId": event_id}
         if view.bus is None:
             request.dropped += 1
-        elif found or request.watched:
+        elif found or request.watched or self._logs.buses:
             selection = kind.select(found, event)
-            if selection.rules or request.watched:
+            if selection.rules or request.watched or self._logs.tell_of(view.bus.scope, view.bus.name):
                 luggage = request.luggage(entry.TraceHeader)
                 request.taken.append(self._received(view, kind, selection, event, request.ms, luggage, result))
         return result
@@ -213,6 +223,7 @@ class Ingest:
             for received in waiting:
                 received.result.clear()
                 received.result.update(NOT_STORED)
+                self._logs.refused(received.bus.scope, received.bus.name, received.event, str(error))
 
     # -- from inside
 
@@ -323,6 +334,9 @@ class Ingest:
                 counts.TriggeredRules += 1
         if self._watched():
             self._watch(received.bus.scope, received.bus.name, received.event.body)
+        if self._logs.buses:
+            bus = received.bus
+            self._logs.accepted(bus.scope, bus.name, received.event, received.selection.rules)
 
 
 class _Request:

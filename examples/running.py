@@ -93,7 +93,7 @@ def endpoint() -> Iterator[str]:
         yield bus.url
 
 
-def client(service: str, url: str, *, account: str = "example") -> Any:
+def client(service: str, url: str, *, account: str = "example", region: str = "us-east-1", **config: Any) -> Any:
     """A boto3 client of the bus.
 
     A bus on this machine takes any credentials, so these are placeholders; an access key id of twelve digits is the
@@ -102,10 +102,10 @@ def client(service: str, url: str, *, account: str = "example") -> Any:
     return boto3.client(
         service,
         endpoint_url=url,
-        region_name="us-east-1",
+        region_name=region,
         aws_access_key_id=account,
         aws_secret_access_key="example",
-        config=Config(proxies={}),
+        config=Config(proxies={}, **config),
     )
 
 

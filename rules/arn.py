@@ -92,6 +92,11 @@ def archive_target_arn(region: str) -> str:
     return _events(region, "", ":")
 
 
+def endpoint_arn(name: str, *, region: str, account: str) -> str:
+    """Build the ARN of a global endpoint."""
+    return _events(region, account, f"endpoint/{name}")
+
+
 def queue_arn(name: str, *, region: str, account: str) -> str:
     """Build the ARN of an SQS queue."""
     return _build("sqs", region, account, name)

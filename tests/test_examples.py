@@ -31,6 +31,7 @@ SAYS = {
     "partner_source": ("PENDING", "lost", "ACTIVE", '"order": 2', "DELETED"),
     "service_source": ("while the bus is down", '"key": "invoice-2.pdf"', "3 of 3 arrived, in their order"),
     "schedule": ("2030-03-01T08:30:00+00:00  Fri", "next at", "2030-03-04T08:30:00Z  Scheduled Event"),
+    "global_endpoint": ("order 1 came to /us-east-1", "order 2 came to /us-west-2", "order 3 came to /us-east-1"),
     "dead_letters_and_redrive": ("RETRY_ATTEMPTS: 1", "sent again: 1", "answered with 200"),
 }
 """What one has to see when the example did what it is for."""

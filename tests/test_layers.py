@@ -52,6 +52,9 @@ LEVELS = {
     "bus.replays": 4,
     "bus.schedules": 4,
     "bus.letters": 4,
+    "bus.endpoints": 3,
+    "bus.bus_logs": 3,
+    "bus.log_writer": 3,
     "bus.entries": 3,
     "bus.event_kinds": 3,
     "bus.https_endpoint": 3,
@@ -62,6 +65,7 @@ LEVELS = {
     "bus.aging": 4,
     "bus.tally": 4,
     "bus.ingest": 4,
+    "bus.endpoint_entry": 4,
     "bus.dispatch": 4,
     "bus.dead_letters": 4,
     "bus.partner_events": 4,
@@ -89,6 +93,7 @@ STRANGERS = {
     "bus.connections", "bus.api_destinations",
     "bus.scheduler",
     "bus.archives", "bus.replays",
+    "bus.endpoints",
 }  # fmt: skip
 
 PURE_STDLIB = {

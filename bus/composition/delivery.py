@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+
+import structlog
 
 from bus.admission import Admission
 from bus.api import Method
 from bus.api.model import Operation
+from bus.bus_logs import BusLogs
 from bus.composition import Foundation
 from bus.composition.state import State
 from bus.dispatch import Dispatch
+from bus.endpoint_entry import EndpointEntry
 from bus.ingest import Ingest
+from bus.log_writer import LogWriter
 from bus.targets import Route, Target
 from bus.targets.archive import ArchiveTarget
 from bus.targets.aws import AwsService
@@ -23,6 +29,8 @@ from bus.targets.scheduled import AwsApi, PutEvents, Scheduled, ScheduledNow
 from bus.targets.webhook import Webhook
 from bus.targets.wired import Wired
 from rules.arn import target_kind
+
+log = structlog.get_logger("app")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,7 @@ def open_delivery(base: Foundation, state: State) -> Delivery:
     }
     of_rules = Targets(by_kind, wired, state.wires.match)
     of_schedules = Targets(by_schedule, Scheduled(wired), state.wires.match)
+    logs = _bus_logs(base, state)
     dispatch = Dispatch(
         base.store,
         base.clock,
@@ -89,17 +98,18 @@ def open_delivery(base: Foundation, state: State) -> Delivery:
         dead_letter=queue.dead_letter,
         max_in_flight=base.settings.max_in_flight,
         turns=lambda route: state.destinations.api_destinations.turns(route.arn),
+        logs=logs,
     )
     state.wires.changed = dispatch.look_for_targets
     admission = Admission(state.principals, find=state.buses.find, find_foreign=state.buses.find_foreign)
-    ingest = _ingest(base, state, dispatch, admission)
+    ingest = _ingest(base, state, dispatch, admission, logs)
     by_kind["event_bus"] = EventBus(ingest.forward, takes=admission.takes)
     by_schedule["event_bus"] = Scheduled(PutEvents(ingest.put))
     return Delivery(admission, ingest, dispatch, own_api)
 
 
-def _ingest(base: Foundation, state: State, dispatch: Dispatch, admission: Admission) -> Ingest:
-    return Ingest(
+def _ingest(base: Foundation, state: State, dispatch: Dispatch, admission: Admission, logs: BusLogs) -> Ingest:
+    ingest = Ingest(
         base.store,
         base.clock,
         base.ids,
@@ -111,4 +121,27 @@ def _ingest(base: Foundation, state: State, dispatch: Dispatch, admission: Admis
         admission=admission,
         watched=base.watchers.any,
         watch=base.watchers.show,
+        logs=logs,
     )
+    ingest.through_endpoint = EndpointEntry(
+        base.clock,
+        base.ids,
+        find=state.endpoints.find,
+        put_events=ingest.put_events,
+        put=ingest.put,
+        refused=ingest.refused,
+    )
+    return ingest
+
+
+def _bus_logs(base: Foundation, state: State) -> BusLogs:
+    """Files in the data directory, or this process's own log when nothing is to be kept."""
+    if base.settings.in_memory:
+        return BusLogs(
+            base.clock,
+            buses=state.buses.logging,
+            write=lambda name, line: log.info("bus log", record=line.decode().rstrip()),
+        )
+    writer = LogWriter(Path(base.settings.data_dir) / "bus-logs")
+    base.stack.push_async_callback(writer.close)
+    return BusLogs(base.clock, buses=state.buses.logging, write=writer.add)

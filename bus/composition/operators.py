@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bus.api.access import Access
+from bus.api.endpoints import endpoint_rows
 from bus.api.operations import Operations
 from bus.api.progress import Progress
 from bus.composition import Foundation
@@ -32,7 +33,7 @@ def open_operations(base: Foundation, state: State, delivery: Delivery, origins:
         rules=lambda: state.catalog.rules_summary(origins.scheduler.next_due),
         find_queue=lambda text: state.queues.find(_queue_arn(base.settings, text)),
         health=lambda: _health(base, delivery),
-        more=[*services, *Progress(origins.replays.summary).rows()],
+        more=[*services, *Progress(origins.replays.summary).rows(), *endpoint_rows(state.endpoints)],
         longest={path: base.settings.max_body_bytes for _, path, _ in services},
     )
 

@@ -9,10 +9,12 @@ from bus.buses import Buses
 from bus.catalog import Catalog
 from bus.composition import Foundation
 from bus.composition.destinations import Destinations, open_destinations
+from bus.endpoints import Endpoints
 from bus.partners import Partners
 from bus.principals import Principals
 from bus.queues import Queues
 from bus.schedules.registry import Registry
+from bus.tags import TagBook
 from bus.wires import Wires
 
 
@@ -28,6 +30,8 @@ class State:
     partners: Partners
     archives: Archives
     schedules: Registry
+    endpoints: Endpoints
+    tag_book: TagBook
     destinations: Destinations
 
 
@@ -54,8 +58,13 @@ async def open_state(base: Foundation) -> State:
     archives = Archives(
         store, clock, settings, catalog=catalog, find_bus=buses.find, require_bus=buses.require, lock=buses.lock
     )
-    schedules = Registry(store)
-    for each in (buses, partners, catalog, wires, archives, schedules):
+    endpoints = Endpoints(
+        store, clock, has_bus=lambda scope, name: buses.find(scope, name) is not None, strict=settings.strict
+    )
+    schedules, tag_book = Registry(store), TagBook(store)
+    for each in (buses, partners, catalog, wires, archives, schedules, endpoints, tag_book):
         await each.load()
     destinations = await open_destinations(base, buses)
-    return State(principals, queues, buses, catalog, wires, partners, archives, schedules, destinations)
+    return State(
+        principals, queues, buses, catalog, wires, partners, archives, schedules, endpoints, tag_book, destinations
+    )

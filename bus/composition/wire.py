@@ -60,6 +60,7 @@ def _rpc(base: Foundation, state: State, delivery: Delivery, origins: Origins, a
             state.destinations.api_destinations,
             state.archives,
             origins.replays,
+            state.endpoints,
         ],
         access=access,
         max_body_bytes=base.settings.max_body_bytes,
@@ -76,5 +77,15 @@ def _behind_gate(state: State, delivery: Delivery) -> list[Governed]:
         find_bus=state.buses.find,
         find_rule=lambda number, name: state.catalog.ruleset(number).rules.get(name),
     )
-    tags = Tags({"rule": state.catalog, "event-bus": state.buses})
-    return governed([state.buses, state.catalog, tags], gate)
+    return governed([state.buses, state.catalog, _tags(state)], gate)
+
+
+def _tags(state: State) -> Tags:
+    """Every kind of resource that has tags, by the first word of its ARN's resource."""
+    return Tags(
+        {
+            "rule": state.catalog,
+            "event-bus": state.buses,
+            "endpoint": state.tag_book.of(state.endpoints.identify),
+        }
+    )

@@ -20,6 +20,7 @@ from bus.scope import Scope
 from bus.store import Append, Done, NewMessage
 from bus.store.sqlite import SqliteStore, open_store
 from bus.targets import Delivered, Delivery, Failed, Outcome, Route
+from rules import paths
 from tests.waiting import eventually
 
 SCOPE = Scope("000000000000", "us-east-1")
@@ -318,6 +319,21 @@ async def test_text_that_is_not_json_is_dead_lettered_as_it_is(store: SqliteStor
     assert (attributes["ERROR_CODE"], attributes["ERROR_MESSAGE"]) == ("INVALID_JSON", "Invalid input for target.")
     assert body == b'{"object":"{"a":"b"}"}'
     assert bench.targets[1].attempts == []
+
+
+async def test_the_paths_of_a_target_compile_once_for_all_events(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    compile_path = paths.Path.parse
+    monkeypatch.setattr(paths.Path, "parse", lambda text: compiled.append(text) or compile_path(text))
+    transformer = {"InputPathsMap": {"v": "$.detail.v"}, "InputTemplate": '{"v":<v>}'}
+    bench = Bench(store, ManualClock(), route(1, InputTransformer=transformer))
+    for number in range(20):
+        await bench.put(1, body=b'{"detail":{"v":%d}}' % number)
+    await bench.until_settled()
+    assert [each.body for each in bench.targets[1].attempts] == [b'{"v":%d}' % number for number in range(20)]
+    assert compiled == ["$.detail.v"]
 
 
 async def test_a_redriven_body_is_not_transformed_again(store: SqliteStore) -> None:

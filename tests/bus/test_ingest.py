@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from bus.accepted import Accepted, Luggage
 from bus.arrival import Arrival, Envelope
+from bus.bus_logs import BusLogs, Logging
 from bus.clock import IdSource, ManualClock
 from bus.errors import ApiError, StoreUnavailable
 from bus.ingest import NOT_STORED, Ingest
@@ -45,6 +46,7 @@ class FakeRule:
     name: str
     state: str = "ENABLED"
     routes: tuple[Route, ...] = ()
+    arn: str = "arn:rule"
 
 
 class FakeRules:
@@ -107,6 +109,8 @@ class Bench:
         self.metrics = Metrics()
         self.watched: list[bytes] = []
         self.watching = False
+        self.logging: dict[tuple[Scope, str], Logging] = {}
+        self.lines: list[bytes] = []
         bus = FakeBus()
         rules = FakeRules(patterns or {"all": '{"source":[{"prefix":""}]}'}, states)
         self.ingest = Ingest(
@@ -120,6 +124,7 @@ class Bench:
             max_bytes=1000,
             watched=lambda: self.watching,
             watch=lambda scope, bus, event: self.watched.append(event),
+            logs=BusLogs(self.clock, buses=self.logging, write=lambda name, line: self.lines.append(line)),
         )
 
     async def put(self, *entries: dict[str, Any], call: Call = CALL) -> dict[str, Any]:
@@ -173,6 +178,25 @@ async def test_nothing_is_answered_before_the_commit() -> None:
     bench.store.gate.set()
     await putting
     assert len(bench.dispatch.handed_over) == 1
+
+
+def told(bench: Bench) -> list[str]:
+    return [orjson.loads(line)["message_type"] for line in bench.lines]
+
+
+async def test_a_bus_that_logs_tells_of_events_after_their_commit() -> None:
+    bench = Bench({"shop": '{"source":["shop"]}'})
+    await bench.put(ENTRY, {**ENTRY, "Source": "other"})
+    assert told(bench) == []
+    bench.logging[SCOPE, "default"] = Logging(level=2, full=False)
+    await bench.put(ENTRY)
+    assert told(bench) == ["EVENT_INGEST_SUCCESS", "RULE_MATCH"]
+    await bench.put({**ENTRY, "Source": "other"})
+    assert told(bench)[2:] == ["EVENT_INGEST_SUCCESS", "NO_STANDARD_RULES_MATCHED"]
+    bench.store.error = StoreUnavailable("full")
+    await bench.put(ENTRY)
+    assert told(bench)[4:] == ["EVENT_INGEST_FAILURE"]
+    assert orjson.loads(bench.lines[-1])["error"] == {"error_message": "full", "aws_service": "events"}
 
 
 async def test_what_the_disk_refuses_is_a_failure_of_those_entries() -> None:
