@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.conftest import StartServer
+from tests.conftest import ACCOUNT, StartServer
+from tests.e2e.load import Load
 from tests.e2e.sink import Sink
 from tests.e2e.tenant import Queue, Tenant
 from tests.e2e.wire import request, until
@@ -348,6 +349,27 @@ def test_a_replay_that_was_cut_off_goes_on_and_skips_nothing(
     assert sorted(came.values()) == put, "an event that comes twice bears the same id"
     assert player.count() == 600
     assert progress(server.url, player)["Replayed"] >= 600
+
+
+def test_what_was_accepted_before_a_crash_is_in_the_archive(start_server: StartServer, aws: Any) -> None:
+    server = start_server()
+    player = Player(Tenant(aws, at=server, account=ACCOUNT))
+    player.events.put_rule(Name="shop", EventPattern='{"source":["load"],"replay-name":[{"exists":true}]}')
+    load = Load(server.url, lambda n: {"Source": "load", "DetailType": "T", "Detail": json.dumps({"n": n})})
+    with load.running():
+        for _ in range(2):
+            load.wait_for_more(100)
+            with load.server_is_down():
+                server.kill()
+                server.start()
+        load.wait_for_more(1)
+
+    now = datetime.now(UTC)
+    assert player.replay(start=now - 60 * MINUTE, end=now + MINUTE)["State"] == "COMPLETED"
+    came = [event["detail"]["n"] for event in player.received()]
+    assert load.refused == []
+    assert set(load.accepted.values()) <= set(came)
+    assert len(came) == len(set(came)) == player.count()
 
 
 def test_a_cancellation_survives_a_crash(start_server: StartServer, aws: Any, sink: Sink) -> None:
