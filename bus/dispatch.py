@@ -273,7 +273,7 @@ class Dispatch:
         """Start workers while there is something to do and the pace allows."""
         loop = asyncio.get_running_loop()
         wanted = len(lane.ready) + lane.behind
-        if lane.turns is not None:
+        if lane.takes_turns:
             wanted = min(wanted, 1)  # the others come one at a time, as their turns do
         while wanted > 0 and self._may_attempt(lane, lane.running, loop.time()):
             lane.running += 1

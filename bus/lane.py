@@ -119,9 +119,15 @@ class Lane:
         """Whether the next attempt may begin: at once, or in the turn that it has reserved."""
         return self.turn is None or self.turn <= now + SOON
 
+    @property
+    def takes_turns(self) -> bool:
+        """Whether the target has a rate to keep."""
+        return self.turns is not None and self.turns.limited
+
     def take_turn(self, now: float) -> bool:
         """Begin an attempt if its turn has come, and reserve one for the next; otherwise the lane has to wait."""
-        if self.turns is None:
+        if self.turns is None or not self.turns.limited:
+            self.turn = None
             return True
         if self.turn is None or self.turn < now - GOOD_FOR:
             self.turn = self.turns.reserve(now)

@@ -29,6 +29,11 @@ class Turns:
             self._per_second = per_second
             self._next = 0.0
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a rate to keep."""
+        return self._per_second is not None
+
     def reserve(self, now: float) -> float:
         """The next free turn: ``now``, or the instant to wait for."""
         if self._per_second is None:

@@ -27,6 +27,10 @@ PRINTED_ONLY = {"PutEventsRequestEntry": ("kmsKeyIdentifier", "internalMetadata"
 """Members that AWS prints in its messages although they are not in the public model."""
 
 
+ANY_TEXT = frozenset({"HeaderValue"})
+"""Shapes whose pattern AWS does not hold values against: a target's header may be empty, or have a line break."""
+
+
 def validation_errors(found: list[constraints.Violation]) -> ApiError:
     """All violations in one ValidationException."""
     plural = "error" if len(found) == 1 else "errors"
@@ -193,7 +197,7 @@ class _Build:
             return Text(sensitive=_is_sensitive(shape))
         return Text(
             length=self.bounds(shape),
-            pattern=shape.metadata.get("pattern"),
+            pattern=None if shape.name in ANY_TEXT else shape.metadata.get("pattern"),
             values=shape.metadata.get("enum", ()),
             sensitive=_is_sensitive(shape),
         )

@@ -9,10 +9,12 @@ is waited for in the background, across restarts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 from uuid import uuid4
+
+import structlog
 
 from bus.clock import Clock
 from bus.connections.authorizing import Authorizing
@@ -32,11 +34,13 @@ from bus.connections.connection import (
 from bus.connections.parameters import BLOCKS, INVOCATION, OAUTH, Parameters, ParametersError, accepted, updated
 from bus.connections.secrets import Vault
 from bus.connections.tokens import Fetch, Grant, NoToken, Token, Tokens
-from bus.errors import ApiError, not_found, validation
+from bus.errors import ApiError, StoreUnavailable, not_found, validation
 from bus.pages import page
 from bus.quotas import Quotas, check_quota
 from bus.scope import Call, Scope
 from bus.store import ConfChange, Store
+
+log = structlog.get_logger("connections")
 
 KIND = "connection"
 
@@ -92,7 +96,16 @@ class Connections:
                 if sealed_before:
                     again.append(self._change(connection))
         if again:
-            await self._store.conf_put(again)
+            await self._seal_again(again)
+
+    async def _seal_again(self, changes: Sequence[ConfChange]) -> None:
+        """Let the new key hold what a former one sealed; both open it until that is on disk."""
+        try:
+            await self._store.conf_put(changes)
+        except StoreUnavailable as error:
+            log.error("secrets are still sealed with a former key", reason=str(error), connections=len(changes))
+        else:
+            log.info("secrets are sealed with the new key", connections=len(changes))
 
     def start(self) -> None:
         """Go on authorizing what was not authorized yet."""

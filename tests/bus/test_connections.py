@@ -16,7 +16,7 @@ from bus.connections import Connections
 from bus.connections.connection import Connection
 from bus.connections.secrets import KEY_FILE, Vault
 from bus.connections.tokens import Grant, NoToken, Token
-from bus.errors import ApiError
+from bus.errors import ApiError, StoreUnavailable
 from bus.quotas import Quotas
 from bus.scope import Call, Scope
 from bus.store.sqlite import SqliteStore, open_store
@@ -557,3 +557,59 @@ async def test_nothing_on_disk_shows_a_secret(tmp_path: Path) -> None:
     assert b"events!connection/a/" in kept
     for secret in (b"basic-secret", b"key-secret", b"client-secret", b"query-secret", b"token-secret"):
         assert secret not in kept
+
+
+async def test_a_disk_that_refuses_the_new_key_does_not_stop_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = Fernet(Fernet.generate_key()), Fernet(Fernet.generate_key())
+    store = await open_store(str(tmp_path), ManualClock())
+    await (await Bench(store, ManualClock(), Vault([old])).load()).create()
+
+    async def full(changes: Any) -> int:
+        raise StoreUnavailable("full")
+
+    monkeypatch.setattr(store, "conf_put", full)
+    bench = await Bench(store, ManualClock(), Vault([new, old])).load()
+    assert bench.current().parameters == BASIC
+    await store.close()
+
+
+async def test_what_the_disk_refuses_has_not_happened(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = await bench.create()
+    await destination(bench, connection)
+    store = bench.connections._store
+
+    async def full(changes: Any) -> int:
+        raise StoreUnavailable("full")
+
+    monkeypatch.setattr(store, "conf_put", full)
+    for operation, request in (
+        ("update_connection", {"Description": "d"}),
+        ("deauthorize_connection", {}),
+        ("delete_connection", {}),
+    ):
+        with pytest.raises(StoreUnavailable):
+            await bench.call(operation, Name="c", **request)
+    with pytest.raises(StoreUnavailable):
+        await bench.call("delete_api_destination", Name="d")
+    monkeypatch.undo()
+    assert bench.current() is connection
+    assert (await bench.call("describe_api_destination", Name="d"))["ConnectionArn"] == connection.arn
+
+
+async def test_a_token_that_cannot_be_noted_is_noted_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.oauth()
+    store = bench.connections._store
+
+    async def full(changes: Any) -> int:
+        raise StoreUnavailable("full")
+
+    monkeypatch.setattr(store, "conf_put", full)
+    await bench.answer(Token("t", None))
+    await eventually(lambda: bench.pauses)
+    assert await bench.state() == ("AUTHORIZING", None)
+    monkeypatch.undo()
+    bench.pauses[0][1].set_result(None)
+    await eventually(lambda: bench.current().state == "AUTHORIZED")
+    assert len(bench.asked) == 1

@@ -118,6 +118,7 @@ class Given:
     """Turns that come when the test says so: each reservation is for the far future until it is `granted`."""
 
     FAR = 1e9
+    limited = True
 
     def __init__(self) -> None:
         self.free = 0
@@ -239,6 +240,27 @@ async def test_routes_to_one_destination_share_its_rate(store: SqliteStore) -> N
     assert sorted(bench.target.attempts) == ["rule-1"] * 10 + ["rule-2"] * 10
     first_half = bench.target.attempts[:10]
     assert {first_half.count("rule-1"), first_half.count("rule-2")} <= {4, 5, 6}, "neither is passed over"
+
+
+async def test_without_a_rate_the_whole_window_is_used(store: SqliteStore) -> None:
+    bench = Bench(store, Turns())
+    bench.target.gate.clear()
+    for _ in range(20):
+        await bench.put(1)
+    await eventually(lambda: len(bench.target.attempts) == 8, "eight attempts are under way at once")
+    bench.target.gate.set()
+    await eventually(lambda: not bench.rows())
+
+
+async def test_a_rate_that_is_taken_away_holds_nobody_up(store: SqliteStore) -> None:
+    turns = Turns(1)
+    bench = Bench(store, turns)
+    for _ in range(20):
+        await bench.put(1)
+    await eventually(bench.waits)
+    turns.change(None)
+    bench.grant()
+    await eventually(lambda: not bench.rows())
 
 
 async def test_other_targets_know_nothing_of_turns(store: SqliteStore) -> None:

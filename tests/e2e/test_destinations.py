@@ -165,6 +165,24 @@ class TestRequests:
         assert post.headers["user-agent"] == "Amazon/EventBridge/ApiDestinations"
         assert post.event == {"who": "Zoë", "shared": "connection", "own": "1"}
 
+    def test_odd_header_values_are_taken_and_sent_in_one_line(self, tenant: Tenant, sink: Sink) -> None:
+        arn = destination(tenant, connect(tenant), sink.url)
+        parameters = {
+            "HeaderParameters": {"X-Lines": "one\r\nX-Evil: two", "X-Empty": "", "Authorization": "target"},
+            "QueryStringParameters": {"q": "one\ntwo"},
+        }
+        tenant.rule("odd", {"Id": "d", "Arn": arn, "HttpParameters": parameters})
+        (stored,) = tenant.events.list_targets_by_rule(Rule="odd")["Targets"]
+        assert stored["HttpParameters"] == parameters
+
+        tenant.put("odd")
+
+        post = sink.next()
+        assert post.path == "/?q=one%0Atwo"
+        assert (post.headers["x-lines"], post.headers["x-empty"]) == ("one X-Evil: two", "")
+        assert "x-evil" not in post.headers
+        assert post.headers["authorization"].startswith("Basic ")
+
     def test_every_route_to_a_slow_destination_gets_its_turn_and_nothing_fails(
         self, tenant: Tenant, sink: Sink, server: Server
     ) -> None:
