@@ -117,7 +117,7 @@ class PartnerEvents:
     async def _commit(self, customer: Scope, bus: str, group: Group) -> None:
         """Store the events for one bus; when the disk refuses, their entries say so and can be sent again."""
         try:
-            await self._put(customer, bus, [arrival for arrival, _ in group])
+            there = await self._put(customer, bus, [arrival for arrival, _ in group])
         except StoreError as error:
             log.error("events refused: they could not be stored", reason=str(error), events=len(group))
             for _, result in group:
@@ -125,7 +125,10 @@ class PartnerEvents:
                 result.update(NOT_STORED)
             return
         for _ in group:
-            self._metrics.partner_event(bus)
+            if there:
+                self._metrics.partner_event(bus)
+            else:  # deleted a moment ago, so that its source is pending
+                self._metrics.partners.DroppedPendingSource += 1
 
 
 def _arrival(event_id: str, time: str, entry: Mapping[str, Any], customer: Scope) -> Arrival:

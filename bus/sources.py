@@ -69,7 +69,7 @@ class _Waiting:
     """An event with its text as it is sent; ``done`` is what `put` waits for."""
 
     event_id: str
-    text: str
+    text: bytes
     born: float
     done: asyncio.Future[str] | None = None
 
@@ -151,7 +151,7 @@ class ServiceSource:
         ``time`` is in ISO 8601; ``account`` and ``region`` are those the event tells of, where they are not the
         caller's. ``event_id`` (1 to 64 characters) is one that the adapter knows the event by, so that it can put it
         again after a crash of its own. Waits while there is no room for another event. Raises `EventRefused` or
-        `BusAway`.
+        `BusAway`, and at once ValueError or TypeError when the detail is no JSON.
         """
         self._demand_open()
         waiting = self._event(detail_type, detail, resources, time, account, region, event_id)
@@ -236,7 +236,9 @@ class ServiceSource:
             "account": account,
             "region": region,
         }
-        text = json.dumps({name: value for name, value in event.items() if value is not None}, allow_nan=False)
+        members = {name: value for name, value in event.items() if value is not None}
+        # As bytes now, so that whoever gives what is no JSON in UTF-8 hears of it, and not those in the same request.
+        text = json.dumps(members, allow_nan=False, ensure_ascii=False).encode()
         return _Waiting(given, text, self._clock())
 
     async def _send_durable(self, batch: list[_Waiting]) -> None:
@@ -277,13 +279,16 @@ class ServiceSource:
         except (_Unanswered, EventRefused) as error:
             self.dropped += len(batch)
             log.warning("best-effort events dropped", source=self.source, events=len(batch), reason=str(error))
+        except asyncio.CancelledError:
+            self.dropped += len(batch)
+            raise
         else:
             self.dropped += answered.dropped + sum("ErrorCode" in result for result in answered.results)
 
     async def _post(self, delivery: str, batch: list[_Waiting]) -> Answered:
         """One request; raises _Unanswered or EventRefused."""
         assert self._session is not None
-        body = f'{{"Delivery":"{delivery}","Entries":[{",".join(each.text for each in batch)}]}}'.encode()
+        body = b'{"Delivery":"%b","Entries":[%b]}' % (delivery.encode(), b",".join(each.text for each in batch))
         headers = self._client.headers("POST", PATH, body)
         try:
             async with self._session.post(self._client.endpoint + PATH, data=body, headers=headers) as response:

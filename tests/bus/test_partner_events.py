@@ -16,7 +16,7 @@ from bus.partner_events import PartnerEvents
 from bus.scope import Call, Scope
 
 PARTNER, CUSTOMER = Scope("111111111111", "us-east-1"), Scope("222222222222", "us-east-1")
-WORKS, WAITS, FULL = (f"aws.partner/example.com/{name}" for name in ("works", "waits", "full"))
+WORKS, WAITS, FULL, GONE = (f"aws.partner/example.com/{name}" for name in ("works", "waits", "full", "gone"))
 ENTRY = {"Source": WORKS, "DetailType": "Order", "Detail": '{ "n": 1.50 }'}
 
 
@@ -30,12 +30,14 @@ class Bench:
         )
 
     def destination(self, partner: Scope, name: str) -> tuple[Scope, str] | None:
-        states = {WORKS: "ACTIVE", WAITS: "PENDING", FULL: "ACTIVE"}
+        states = {WORKS: "ACTIVE", WAITS: "PENDING", FULL: "ACTIVE", GONE: "ACTIVE"}
         return (CUSTOMER, states[name]) if partner == PARTNER and name in states else None
 
     async def put(self, scope: Scope, bus_name: str, arrivals: Iterable[Arrival]) -> bool:
         if bus_name == FULL:
             raise StoreUnavailable("full")
+        if bus_name == GONE:
+            return False
         self.put_on.append((scope, bus_name, list(arrivals)))
         return True
 
@@ -84,6 +86,14 @@ async def test_results_stand_in_the_places_of_their_entries() -> None:
     assert (counts.PutPartnerEventsApproximateCallCount, counts.PutPartnerEventsApproximateSuccessCount) == (1, 1)
     assert counts.DroppedPendingSource == 1
     assert bench.metrics.partner_events == {WORKS: 2}
+
+
+async def test_a_bus_that_goes_meanwhile_loses_the_event() -> None:
+    bench = Bench()
+    answer = await bench.call({**ENTRY, "Source": GONE})
+    assert answer["FailedEntryCount"] == 0
+    assert bench.metrics.partners.DroppedPendingSource == 1
+    assert bench.metrics.partner_events == {}
 
 
 async def test_nobody_puts_events_of_a_source_of_another() -> None:

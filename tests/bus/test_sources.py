@@ -261,6 +261,7 @@ async def test_putters_wait_for_room_and_hear_of_the_end(bus: FakeBus) -> None:
     assert s3.send("t", {"n": 9})
     await eventually(lambda: len(bus.requests) == 2, "one request of each kind")
     await s3.close(grace=0)
+    assert s3.dropped == 1
     results = await asyncio.gather(*putting, return_exceptions=True)
     assert [str(result) for result in results] == ["the source was closed"] * 5
     with pytest.raises(SourceError, match="not open"):
@@ -270,7 +271,7 @@ async def test_putters_wait_for_room_and_hear_of_the_end(bus: FakeBus) -> None:
     await s3.close()
 
 
-@pytest.mark.parametrize("detail", [{"n": float("nan")}, {"n": object()}])
+@pytest.mark.parametrize("detail", [{"n": float("nan")}, {"n": object()}, {"n": "\ud800"}])
 async def test_what_is_no_json_is_told_at_once(bus: FakeBus, detail: dict[str, Any]) -> None:
     async with source(bus) as s3:
         with pytest.raises((ValueError, TypeError)):
