@@ -15,9 +15,9 @@ from typing import Any
 import orjson
 
 from rules.arn import DEFAULT_BUS, Arn, partition_of
-from rules.conditions import is_operator
 from rules.errors import RulesError
 from rules.policy import ACCOUNT, MEMBERS, VERSION_WITH_VARIABLES, read_conditions
+from rules.policy_conditions import is_operator
 from rules.policy_text import wild
 
 ACTIONS: Sequence[str] = (

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import orjson
 
-from rules.conditions import Absence, Condition, read_condition
+from rules.policy_conditions import Absence, Condition, read_condition
 from rules.policy_text import Context, Text, wild
 
 VERSION_WITH_VARIABLES = "2012-10-17"

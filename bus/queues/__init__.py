@@ -492,7 +492,7 @@ class Queues:
     def _may(self, call: Call, queue: Queue, action: str) -> bool:
         """The queue's own account may do all that its policy does not deny, others what it allows them."""
         own = queue.scope.account == call.account
-        if queue.policy is None or action not in policy.SHARED:
+        if queue.policy is None or action not in policy.SHARED or (own and not queue.policy.can_deny):
             return own
         verdict = queue.policy.judge(self._principals.caller(call, f"sqs:{action}", [queue.arn], {}))
         return verdict.allowed or (own and not verdict.denied)

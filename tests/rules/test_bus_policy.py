@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path as File
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from rules.bus_policy import (
     without_statement,
 )
 from rules.policy import Policy
+from rules.policy_conditions import is_operator
 from tests.rules.test_policy import STATEMENT, cases, statement
 
 BUS = parse("arn:aws:events:us-east-1:111111111111:event-bus/orders")
@@ -133,3 +136,14 @@ def test_a_document_too_deep_to_be_read_is_refused() -> None:
         normal_policy(deep, BUS)
     with pytest.raises(PolicyError):
         normal_policy('{"Version":"2012-10-17","Statement":' + "[" * 900 + "]" * 900 + "}", BUS)
+
+
+def test_the_policies_on_the_page_are_true() -> None:
+    page = (File(__file__).parents[2] / "docs/permissions.md").read_text()
+    of_bus, of_queue = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    kept = json.loads(normal_policy(of_bus, BUS))
+    assert [each["Sid"] for each in kept["Statement"]] == ["orders-of-the-shop", "rules-of-their-own"]
+    (statement,) = Policy.read(json.loads(of_queue)).statements
+    assert statement.tests is not None
+    for operator in re.findall(r"`((?:String|Arn|Numeric|Date|Bool|Null|Ip|Binary)[A-Za-z]*)`", page):
+        assert is_operator(operator), operator
