@@ -170,6 +170,7 @@ class Scheduler:
         self.look()
         while self._firing is not None:
             await asyncio.shield(self._firing)
+            self.look()
 
     # -- rules
 
