@@ -170,6 +170,7 @@ class Scheduler:
         self.look()
         while self._firing is not None:
             await asyncio.shield(self._firing)
+            self.look()
 
     # -- rules
 
@@ -236,7 +237,7 @@ class Scheduler:
         instant = timing.latest(self._clock.now_ms()) if timing is not None else None
         if timing is None or instant is None:
             return None  # the rule changed, or the clock was turned back, since it came due
-        rule = timing.rule
+        rule, missed = timing.rule, timing.count(instant)
         try:
             await self._put(
                 rule.scope, DEFAULT_BUS, [scheduled_event(rule, instant)], choose=lambda matched: _with(rule, matched)
@@ -246,7 +247,6 @@ class Scheduler:
         except Exception as error:
             log.exception("firing a schedule broke off", rule=rule.arn)
             return error
-        missed = timing.count(instant)
         timing.done = instant
         self._metrics.schedules.ScheduledEvents += 1
         self._metrics.schedules.MissedSchedules += missed

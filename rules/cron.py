@@ -9,6 +9,7 @@ which there are 14, and years of a barren kind are passed over. Years end with t
 Local time. An instant is a minute on the wall clock of a zone. One that the clock skips is skipped, and one that it
 shows twice counts the first time, as EventBridge Scheduler documents for daylight saving time. Local minutes in
 ascending order, each taken at its first showing, are instants in ascending order, so the search can go by local time.
+A minute that is skipped is followed by the end of its gap, not by the next minute of it.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from rules.cron_fields import read_fields
 from rules.month_days import SHAPES, Month
 
 _EVERY_KIND_OF_YEAR = range(2000, 2028)
+_MOST_GAPS = 1000
+"""Changes to daylight saving time that a search runs into before it gives up: more than a cycle of the calendar has."""
 
 LAST_MS = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * 1000
 """The last instant at which anything can be due."""
 
 _EPOCH = datetime(1970, 1, 1)
 _MS = timedelta(milliseconds=1)
+_MINUTE = timedelta(minutes=1)
 _MARGIN = timedelta(days=2)
 _EARLIEST_MS = (datetime.min + _MARGIN - _EPOCH) // _MS
 _LATEST_MS = (datetime.max - _MARGIN - _EPOCH) // _MS
@@ -66,10 +70,14 @@ class Cron:
         if instant_ms > _LATEST_MS:
             return None
         since = _local(max(instant_ms, _EARLIEST_MS), zone).replace(second=0, microsecond=0)
-        for minute in self._minutes_since(since):
+        minutes, gaps = self._minutes_since(since), 0
+        while gaps < _MOST_GAPS and (minute := next(minutes, None)) is not None:
             found = instant_of(minute, zone)
-            if instant_ms < found and _is_shown(minute, zone):
+            if found <= instant_ms:
+                continue  # its first showing is over; the clock shows it for the second time
+            if _is_shown(minute, zone):
                 return found if found <= LAST_MS else None
+            minutes, gaps = self._minutes_since(_end_of_gap(minute, zone)), gaps + 1
         return None
 
     def _minutes_since(self, since: datetime) -> Iterator[datetime]:
@@ -136,3 +144,11 @@ def _is_shown(local: datetime, zone: tzinfo) -> bool:
     """Whether the zone's wall clock ever shows a local time."""
     before, after = zone.utcoffset(local.replace(fold=0)), zone.utcoffset(local.replace(fold=1))
     return before == after or (before or timedelta()) > (after or timedelta())
+
+
+def _end_of_gap(local: datetime, zone: tzinfo) -> datetime:
+    """The first minute that the zone's wall clock shows after one that it skips."""
+    before, after = zone.utcoffset(local.replace(fold=0)), zone.utcoffset(local.replace(fold=1))
+    length = -(((before or timedelta()) - (after or timedelta())) // _MINUTE)  # rounded up: it is not over before that
+    passed = bisect_left(range(length), True, key=lambda minutes: _is_shown(local + minutes * _MINUTE, zone))
+    return local + passed * _MINUTE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +19,7 @@ from bus.errors import StoreUnavailable, StoreUnusable
 from bus.scheduler import BATCH, PROGRESS, Scheduler, event_id
 from bus.scope import Call, Scope
 from bus.store import ConfChange
+from tests.waiting import eventually
 
 SCOPE = Scope("111111111111", "eu-west-1")
 RULE_ARN = "arn:aws:events:eu-west-1:111111111111:rule/"
@@ -456,6 +458,71 @@ class TestRefusedByTheDisk:
         monkeypatch.setattr(bench.app.scheduler, "_put", plain)
         await bench.at("12:01:01")
         assert await bench.times("bad") == ["12:01:00Z"]
+
+
+class TestWhileItFires:
+    """The disk takes its time over an event; meanwhile something happens."""
+
+    @pytest.fixture
+    async def gate(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+        gate, plain = asyncio.Event(), bench.app.scheduler._put
+
+        async def put(*given: Any, **rest: Any) -> bool:
+            await gate.wait()
+            return await plain(*given, **rest)
+
+        monkeypatch.setattr(bench.app.scheduler, "_put", put)
+        await bench.rule("r", "rate(5 minutes)")
+        bench.clock.advance(300)
+        bench.app.scheduler.look()
+        return gate
+
+    async def after(self, bench: Bench, gate: asyncio.Event) -> list[str]:
+        gate.set()
+        await bench.app.scheduler.settle()
+        return await bench.times()
+
+    async def test_the_rule_is_disabled(self, bench: Bench, gate: asyncio.Event) -> None:
+        await bench.call("disable_rule", Name="r")
+        assert await self.after(bench, gate) == ["12:05:00Z"]
+        assert (bench.due("r"), await noted(bench)) == (None, [])
+        await bench.at("12:10:00")
+        assert await bench.times() == []
+
+    async def test_the_rule_gets_another_expression(self, bench: Bench, gate: asyncio.Event) -> None:
+        await bench.rule("r", "rate(7 minutes)", queue=None)
+        assert await self.after(bench, gate) == ["12:05:00Z"]
+        assert bench.due("r") == "2024-03-01T12:12:00"
+        await bench.at("12:12:00")
+        assert await bench.times() == ["12:12:00Z"]
+
+    async def test_the_clock_is_turned_back_and_comes_again(self, bench: Bench, gate: asyncio.Event) -> None:
+        bench.clock.advance(-60)
+        bench.app.scheduler.look()
+        bench.clock.advance(61)
+        bench.app.scheduler.look()
+        assert await self.after(bench, gate) == ["12:05:00Z"]
+        assert (bench.counts, bench.due("r")) == ((1, 0), "2024-03-01T12:10:00")
+
+    async def test_the_next_instant_comes(self, bench: Bench, gate: asyncio.Event) -> None:
+        bench.clock.advance(300)
+        bench.app.scheduler.look()
+        assert await self.after(bench, gate) == ["12:05:00Z", "12:10:00Z"]
+
+    async def test_a_rule_made_meanwhile_is_not_held_up_for_good(self, bench: Bench, gate: asyncio.Event) -> None:
+        await bench.rule("s", "rate(1 minute)", queue="s")
+        bench.clock.advance(60)
+        bench.app.scheduler.look()
+        assert await self.after(bench, gate) == ["12:05:00Z"]
+        assert await bench.times("s") == ["12:06:00Z"]
+
+    async def test_the_bus_stops(self, bench: Bench, gate: asyncio.Event) -> None:
+        stopping = asyncio.create_task(bench.app.scheduler.stop())
+        await eventually(lambda: bench.app.scheduler._table._stopped)
+        assert not stopping.done()
+        gate.set()
+        await stopping
+        assert (await bench.times(), await noted(bench)) == (["12:05:00Z"], ["r"])
 
 
 async def noted(bench: Bench) -> list[str]:
