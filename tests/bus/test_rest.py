@@ -78,7 +78,8 @@ class Wire:
         path, _, query = target.partition("?")
         given = {"host": "127.0.0.1", **({"content-type": "application/json"} if body else {}), **(headers or {})}
         scope = {
-            "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query.encode("latin-1"),
+            "type": "http", "method": method, "path": path, "raw_path": path.encode(),
+            "query_string": query.encode("latin-1"),
             "headers": [(name.encode(), value.encode()) for name, value in given.items()],
         }  # fmt: skip
         sent: list[Any] = []
