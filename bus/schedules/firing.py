@@ -30,6 +30,7 @@ log = structlog.get_logger("schedules")
 
 BATCH = 100
 AGAIN_MS = 1000
+BROKEN_OFF_MS = 60_000
 LATE_MS = 60_000
 """Behind its window by more than this, an invocation is later than the precision of schedules explains."""
 
@@ -133,21 +134,29 @@ class Firing:
             while self._due:
                 batch = self._due[:BATCH]
                 del self._due[:BATCH]
-                try:
-                    await self._fire([due for due in batch if self._current(due) is due.schedule])
-                except StoreError as error:
-                    log.error("schedules could not fire; trying again", reason=str(error), schedules=len(batch))
-                    self._put_off(batch)
-                except Exception:
-                    log.exception("schedules could not fire; trying again", schedules=len(batch))
-                    self._put_off(batch)
+                await self._fire_or_put_off(batch)
         finally:
             self._task = None
 
-    def _put_off(self, batch: Sequence[Due]) -> None:
+    async def _fire_or_put_off(self, batch: Sequence[Due]) -> None:
+        """Fire these, or plan them anew; one that breaks off for a fault of its own does so alone."""
+        try:
+            await self._fire([due for due in batch if self._current(due) is due.schedule])
+        except StoreError as error:
+            log.error("schedules could not fire; trying again", reason=str(error), schedules=len(batch))
+            self._put_off(batch, AGAIN_MS)
+        except Exception:
+            if len(batch) > 1:
+                for due in batch:
+                    await self._fire_or_put_off([due])
+                return
+            log.exception("a schedule could not fire; trying again", schedule=batch[0].schedule.arn)
+            self._put_off(batch, BROKEN_OFF_MS)
+
+    def _put_off(self, batch: Sequence[Due], wait: int) -> None:
         for due in batch:
             if self._current(due) is due.schedule and not self._stopped:
-                self._put(self._clock.now_ms() + AGAIN_MS, due)
+                self._put(self._clock.now_ms() + wait, due)
 
     async def _fire(self, batch: Sequence[Due]) -> None:
         await self._invoke(batch)
@@ -155,7 +164,7 @@ class Firing:
         failed = [(due, error) for due, error in zip(batch, noted, strict=True) if error is not None]
         for due, error in failed:
             log.error("a schedule's run could not be noted; trying again", schedule=due.schedule.arn, reason=str(error))
-        self._put_off([due for due, _ in failed])
+        self._put_off([due for due, _ in failed], AGAIN_MS)
 
     async def _invoke(self, batch: Sequence[Due]) -> None:
         """Write the invocations down, and hand over those that had not been written before."""

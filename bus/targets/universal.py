@@ -83,9 +83,15 @@ def api_of(service: str, name: str) -> Api | None:
     client = _clients().get(service) or ELSEWISE.get(service)
     if client is None:
         return None
-    model = ServiceModel(Loader().load_service_model(client, "service-2"), client)
+    model = _model(client)
     operation = next((each for each in model.operation_names if each.lower() == name.lower()), None)
     return None if operation is None else Api(client, operation, model.operation_model(operation).input_shape)
+
+
+@lru_cache(8)
+def _model(client: str) -> ServiceModel:
+    """A service's model; the largest take a noticeable part of a second to read, and some memory to keep."""
+    return ServiceModel(Loader().load_service_model(client, "service-2"), client)
 
 
 def action_of(service: str, name: str) -> str | None:

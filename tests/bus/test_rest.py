@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bus.api.access import Access
 from bus.api.model import load_scheduler
@@ -75,7 +78,8 @@ class Wire:
         path, _, query = target.partition("?")
         given = {"host": "127.0.0.1", **({"content-type": "application/json"} if body else {}), **(headers or {})}
         scope = {
-            "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query.encode(),
+            "type": "http", "method": method, "path": path, "raw_path": path.encode(),
+            "query_string": query.encode("latin-1"),
             "headers": [(name.encode(), value.encode()) for name, value in given.items()],
         }  # fmt: skip
         sent: list[Any] = []
@@ -255,3 +259,28 @@ async def test_pages_of_other_servers_may_not_call(wire: Wire) -> None:
 def test_which_requests_are_for_the_service(wire: Wire, path: str, headers: dict[str, str], ours: bool) -> None:
     scope = {"path": path, "headers": [(k.encode(), v.encode()) for k, v in headers.items()]}
     assert wire.rest.serves(scope) is ours
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD"]),
+    st.sampled_from(["schedules", "schedule-groups", "tags", "x"]),
+    st.text(st.characters(codec="utf-8", exclude_characters="?/"), max_size=20),
+    st.binary(max_size=40),
+    st.one_of(
+        st.binary(max_size=60),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.sampled_from(["Name", "Target", "Tags", "FlexibleTimeWindow", "StartDate"]), inner)
+            ),
+            max_leaves=8,
+        ).map(lambda value: json.dumps(value).encode()),
+    ),
+)
+async def test_whatever_comes_is_answered(method: str, first: str, name: str, query: bytes, body: bytes) -> None:
+    path = f"/{first}/{quote(name)}" if name else f"/{first}"
+    answer = await Wire().request(method, f"{path}?{query.decode('latin-1').replace('?', '')}", body)
+    assert answer.status in (200, 400, 404), answer
+    json.loads(answer.body)

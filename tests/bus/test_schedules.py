@@ -307,6 +307,21 @@ class TestRestarting:
         monkeypatch.setattr(store, "append", append)
         assert len(await rig.after(2)) == 1
 
+    async def test_one_that_breaks_off_holds_up_no_other(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("a", "bad", "c"):
+            await rig.create("at(2024-06-03T12:01:00)", name=name, Target={"Input": name})
+        plan = rig.app.dispatch.plan
+
+        def breaks(event: Any, routes: Any) -> Any:
+            if event.body == b"bad":
+                raise RuntimeError("a fault of ours")
+            return plan(event, routes)
+
+        monkeypatch.setattr(rig.app.dispatch, "plan", breaks)
+        assert sorted(await rig.after(60)) == ["a", "c"]
+        monkeypatch.setattr(rig.app.dispatch, "plan", plan)
+        assert await rig.after(60) == ["bad"]
+
     async def test_routes_that_nobody_uses_are_forgotten(self, rig: Rig) -> None:
         await rig.create("rate(1 hour)")
         await rig.create("rate(1 hour)", operation="UpdateSchedule", Target={"Input": "new"})

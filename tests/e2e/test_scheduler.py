@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -460,3 +461,18 @@ class TestAccess:
             "AccessDeniedException", 403,
         )  # fmt: skip
         everything.update_schedule(**universal("eventbridge:deleteRule"))
+
+
+def test_the_command_line_lists_letters_of_schedules(tenant: Tenant, scheduler: Any, server: Server) -> None:
+    letters = tenant.queue("letters")
+    absent = tenant.arn("sqs", "absent")
+    scheduler.create_schedule(**schedule(absent, Target={"DeadLetterConfig": {"Arn": letters.arn}}))
+    command = [sys.executable, "-m", "bus", "dlq", "list", "--endpoint-url", server.url, "--queue", letters.arn]
+
+    def listed() -> str:
+        return subprocess.run(
+            command, env=clean_environment(), capture_output=True, text=True, timeout=120, check=True
+        ).stdout
+
+    line = until(listed, "the letter")
+    assert " AWS.SimpleQueueService.NonExistentQueue  default/s -> arn:aws:scheduler:::aws-sdk:sqs:sendMessage " in line
