@@ -165,6 +165,14 @@ class Archives:
         """The archive of that name."""
         return self._archives.get((scope, name))
 
+    def identify(self, scope: Scope, archive_arn: arn.Arn) -> str:
+        """What tells the archive with that ARN from an earlier one of the same name."""
+        name = archive_arn.resource.removeprefix("archive/")
+        owner = Scope(archive_arn.account, archive_arn.region)
+        if owner != scope:
+            raise not_found(f"Archive {name} does not exist.")
+        return str(self._require(scope, name).number)
+
     def number_for(self, rule_arn: str) -> int | None:
         """The number of the archive that a managed rule feeds."""
         return self._by_rule.get(rule_arn)

@@ -77,6 +77,8 @@ class Rule(Protocol):
     def arn(self) -> str: ...
     @property
     def routes(self) -> Iterable[Route]: ...
+    @property
+    def managed_by(self) -> str | None: ...
 
 
 class BusLogs:
@@ -121,7 +123,7 @@ class BusLogs:
                     "invocation_ids": [invocation_id(event.event_id, route) for route in routes],
                 },
             )
-        if not rules:
+        if all(rule.managed_by is not None for rule in rules):
             record.write("NO_STANDARD_RULES_MATCHED", {})
 
     def refused(self, scope: Scope, bus: str, event: Accepted, reason: str) -> None:

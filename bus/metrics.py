@@ -191,6 +191,15 @@ class Metrics(Collector):
     success_latency: Histogram = field(default_factory=lambda: Histogram(MILLISECOND_BOUNDS))
     gauges: list[tuple[str, str, Callable[[], float]]] = field(default_factory=list)
 
+    def entries_put(self) -> int:
+        """How many entries came in by any way that somebody waits for."""
+        return (
+            self.requests.PutEventsEntriesCount
+            + self.partners.PutPartnerEventsEntriesCount
+            + self.services.ServiceEventsEntriesCount
+            + self.services.CloudTrailRecordsCount
+        )
+
     def rule(self, scope: Scope, bus: str, rule: str) -> RuleCounts:
         """The counters of a rule; they outlive the rule, as a series does."""
         key = (scope, bus, rule)

@@ -64,5 +64,5 @@ def _replays(base: Foundation, state: State, delivery: Delivery) -> Replays:
         has_bus=lambda scope, name: state.buses.find(scope, name) is not None,
         put=delivery.ingest.put,
         held_up=held_up,
-        traffic=lambda: base.metrics.requests.PutEventsApproximateCallCount,
+        traffic=base.metrics.entries_put,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bus.api.access import Access
@@ -13,14 +14,17 @@ from bus.composition.delivery import Delivery
 from bus.composition.origins import Origins
 from bus.composition.state import State
 from bus.entries import read_entries
+from bus.errors import not_found
 from bus.governed import Gate, Governed, governed
 from bus.permissions import Permissions
 from bus.queues import ERROR_CODES
 from bus.schedules import Schedules
 from bus.schedules.groups import Groups
 from bus.schedules.targets import TargetChecks
+from bus.scope import Scope
 from bus.tags import Tags
 from bus.targets.universal import action_of
+from rules.arn import Arn
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,5 +91,21 @@ def _tags(state: State) -> Tags:
             "rule": state.catalog,
             "event-bus": state.buses,
             "endpoint": state.tag_book.of(state.endpoints.identify),
+            "archive": state.tag_book.of(state.archives.identify),
+            "connection": state.tag_book.of(_named_once(state.destinations.connections.find, "Connection")),
+            "api-destination": state.tag_book.of(
+                _named_once(state.destinations.api_destinations.find, "Api-destination")
+            ),
         }
     )
+
+
+def _named_once(find: Callable[[str], object | None], what: str) -> Callable[[Scope, Arn], str]:
+    """How to identify a resource whose ARN no other ever bears."""
+
+    def identify(scope: Scope, arn: Arn) -> str:
+        if (arn.account, arn.region) != scope or find(str(arn)) is None:
+            raise not_found(f"{what} '{arn}' does not exist.")
+        return str(arn)
+
+    return identify

@@ -53,6 +53,7 @@ class Rig:
 class Matched:
     arn = RULE_ARN
     routes = (ROUTE,)
+    managed_by = None
 
 
 @pytest.mark.parametrize("level", ["ERROR", "INFO", "TRACE"])

@@ -47,6 +47,7 @@ class FakeRule:
     state: str = "ENABLED"
     routes: tuple[Route, ...] = ()
     arn: str = "arn:rule"
+    managed_by: str | None = None
 
 
 class FakeRules:
