@@ -44,7 +44,7 @@ class Step:
 
 ALONE = Step(events=32, rest=0.25)
 BESIDE_LIVE = Step(events=8, rest=12)
-"""Delivering costs two to three times as much as putting, so that all in all a quarter of the time is the replay's."""
+"""Delivering to a webhook costs about twice as much as putting, so that all in all a quarter of the time is used."""
 
 LONGEST_REST_S = 0.1
 """On a machine that is overwhelmed, too, a replay comes to its end."""

@@ -140,6 +140,15 @@ async def test_a_disk_that_refuses_is_tried_again(bench: Bench, monkeypatch: pyt
     upkeep.cancel()
 
 
+async def test_an_update_that_leaves_the_target_as_it_is_keeps_its_route(bench: Bench) -> None:
+    await bench.create()
+    (before,) = bench.conf.catalog.rules()
+    await bench.archives.update_archive(Call(SCOPE), {"ArchiveName": "a", "EventPattern": '{"source":["s"]}'})
+    (after,) = bench.conf.catalog.rules()
+    assert after.routes == before.routes
+    assert after.pattern != before.pattern
+
+
 async def test_a_write_that_fails_leaves_no_half_of_an_archive(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(changes: Any) -> int:
         raise StoreUnavailable("full")

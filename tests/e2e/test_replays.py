@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from tests.conftest import ACCOUNT, StartServer
 from tests.e2e.load import Load
 from tests.e2e.sink import Sink
-from tests.e2e.tenant import Queue, Tenant
+from tests.e2e.tenant import PAGE, Queue, Tenant
 from tests.e2e.wire import request, until
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -36,9 +36,13 @@ class Player:
         self.archive = self.events.create_archive(ArchiveName="all", EventSourceArn=self.bus_arn)["ArchiveArn"]
         self.rule = tenant.rule("shop", {"Id": "q", "Arn": self.queue.arn}, bus=bus)
 
-    def put_at(self, *times: datetime) -> list[str]:
-        """Events of these times; their ids."""
-        return [self.tenant.put("shop", {"at": str(time)}, Time=time, EventBusName=self.bus) for time in times]
+    def put_at(self, *times: datetime) -> None:
+        """Events of these times."""
+        entry = {"Source": "shop", "DetailType": "Test", "Detail": "{}", "EventBusName": self.bus}
+        for first in range(0, len(times), PAGE):
+            entries = [{**entry, "Time": time} for time in times[first : first + PAGE]]
+            answer = self.events.put_events(Entries=entries)
+            assert answer["FailedEntryCount"] == 0, answer
 
     def start(
         self, name: str = "again", *, start: datetime = NOON, end: datetime = NOON + 60 * MINUTE, **members: Any
@@ -274,6 +278,20 @@ def test_a_replay_waits_for_its_targets_and_can_be_cancelled(player: Player, sin
         "Code": "IllegalStatusException",
         "Message": "Replay again is not in a valid state for this operation.",
     }
+
+
+def test_a_replay_waits_for_a_target_that_is_down(player: Player, sink: Sink, server: Any) -> None:
+    player.put_at(*(NOON + n * SECOND for n in range(400)))
+    hook = {"Id": "hook", "Arn": sink.url}
+    player.tenant.rule("hook", hook, pattern={"source": ["shop"], "replay-name": [{"exists": True}]})
+    sink.shut()
+    player.start()
+    waiting = until(lambda: (now := progress(server.url, player))["WaitingFor"] and now, "a replay that waits")
+    assert waiting["WaitingFor"] == {"Rule": "hook", "Target": sink.url}
+    assert waiting["Replayed"] < 400
+    sink.open()
+    assert player.finish()["State"] == "COMPLETED"
+    sink.wait_until(lambda: len(sink.events) >= 400, "every event of the archive")
 
 
 def test_a_replay_goes_on_when_its_target_does_or_is_taken_away(player: Player, sink: Sink, server: Any) -> None:
