@@ -97,8 +97,7 @@ class Groups:
                 await self._registry.save_group(group)
                 self._deletions.remember(request.get("ClientToken"), key)
                 await self._registry.caught_up()  # with schedules that were on their way into the group
-                if await self._empty_some(group):
-                    self._empty_in_background(group)
+                await self._begin_emptying(group)
         return {}
 
     def _require(self, scope: Scope, name: str) -> Group:
@@ -108,6 +107,16 @@ class Groups:
         return found
 
     # -- deleting a group
+
+    async def _begin_emptying(self, group: Group) -> None:
+        """The deletion is certain since it was marked: what cannot be done now is done later."""
+        try:
+            left = await self._empty_some(group)
+        except StoreError as error:
+            log.error("a schedule group could not be deleted; trying again", group=group.arn, reason=str(error))
+            left = True
+        if left:
+            self._empty_in_background(group)
 
     async def _empty_some(self, group: Group) -> bool:
         """Remove some of the group's schedules, and with the last of them the group; whether any are left."""

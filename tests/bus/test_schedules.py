@@ -350,6 +350,25 @@ class TestGroups:
             await rig.call("GetScheduleGroup", Name="g")
         assert (await rig.call("ListSchedules"))["Schedules"] == []
 
+    async def test_a_deletion_that_the_disk_interrupts_goes_on(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        await rig.call("CreateScheduleGroup", Name="g")
+        await rig.create("rate(1 hour)", GroupName="g", State="DISABLED")
+        store = rig.app.store
+        put, refused = store.conf_put, []
+
+        async def refuse_removals(changes: Any) -> int:
+            if not refused and changes[0].value is None:
+                refused.append(changes)
+                raise StoreUnavailable("full")
+            return await put(changes)
+
+        monkeypatch.setattr(store, "conf_put", refuse_removals)
+        await rig.call("DeleteScheduleGroup", Name="g")
+        assert refused
+        while len((await rig.call("ListScheduleGroups"))["ScheduleGroups"]) > 1:
+            await store.transact(lambda cursor: None)
+        assert (await rig.call("ListSchedules"))["Schedules"] == []
+
     async def test_the_default_group_can_have_tags(self, rig: Rig) -> None:
         arn = "arn:aws:scheduler:us-east-1:000000000000:schedule-group/default"
         await rig.call("TagResource", ResourceArn=arn, Tags=[{"Key": "k", "Value": "v"}])

@@ -476,3 +476,21 @@ def test_the_command_line_lists_letters_of_schedules(tenant: Tenant, scheduler: 
 
     line = until(listed, "the letter")
     assert " AWS.SimpleQueueService.NonExistentQueue  default/s -> arn:aws:scheduler:::aws-sdk:sqs:sendMessage " in line
+
+
+def test_universal_targets_call_aws_where_there_is_one(start_server: StartServer, aws: MakeClient, sink: Sink) -> None:
+    server = start_server(aws_endpoint_url=sink.url)
+    tenant = Tenant(aws, at=server)
+    scheduler = aws("scheduler", at=server, account=tenant.account)
+    machine = tenant.arn("states", "stateMachine:m")
+    request = {"StateMachineArn": machine, "Input": '{"id":"<aws.scheduler.execution-id>"}', "Name": "nightly"}
+    scheduler.create_schedule(
+        **schedule("arn:aws:scheduler:::aws-sdk:sfn:startExecution", Target={"Input": json.dumps(request)})
+    )
+
+    (post,) = sink.wait_for(1)
+
+    assert post.headers["x-amz-target"] == "AWSStepFunctions.StartExecution"
+    assert (post.event["stateMachineArn"], post.event["name"]) == (machine, "nightly")
+    assert len(json.loads(post.event["input"])["id"]) == 16
+    assert f"Credential={tenant.account}/" in post.headers["authorization"]
