@@ -266,6 +266,8 @@ class Dispatch:
             delays.append(lane.pace.resume_at - loop.time())
         if lane.turn is not None and lane.turn > loop.time():
             delays.append(lane.turn - loop.time())
+        if (lane.ready or lane.behind) and self._may_attempt(lane, lane.running, loop.time()):
+            delays.append(0.0)  # a pause or turn that ended just now; the timer that was to tell is the one cancelled
         if delays:
             lane.timer = loop.call_later(min(max(min(delays), 0.0), LONGEST_TIMER_S), self._look, lane)
 
@@ -308,7 +310,8 @@ class Dispatch:
     def _take_turn(self, lane: Lane) -> bool:
         """Whether the target's rate lets an attempt begin; the lane's timer wakes it for the next one in any case."""
         taken = lane.take_turn(asyncio.get_running_loop().time())
-        self._set_timer(lane, self._clock.now_ms())
+        if lane.turn is not None:
+            self._set_timer(lane, self._clock.now_ms())
         return taken
 
     async def _claim(self, lane: Lane) -> None:

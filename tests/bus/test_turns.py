@@ -221,6 +221,19 @@ async def test_looking_does_not_wear_a_turn_out(store: SqliteStore) -> None:
     assert (turns.asked, bench.target.attempts) == (1, [])
 
 
+@pytest.mark.parametrize("ended", ["turn", "pause"])
+async def test_a_timer_that_is_set_anew_forgets_nothing_that_ended_meanwhile(store: SqliteStore, ended: str) -> None:
+    bench = Bench(store, Given())
+    await bench.put(1)
+    await eventually(bench.waits)
+    lane, now = bench.dispatch._lanes[1], asyncio.get_running_loop().time()
+    lane.turn = now if ended == "turn" else None
+    lane.turns = lane.turns if ended == "turn" else None
+    lane.pace.resume_at = now
+    bench.dispatch._set_timer(lane, bench.clock.now_ms())  # as a settlement does
+    await eventually(lambda: not bench.rows(), "the delivery is made without anybody looking")
+
+
 async def test_a_turn_nobody_is_left_to_use_is_given_up(store: SqliteStore) -> None:
     turns = Given()
     bench = Bench(store, turns)
