@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from benchmarks import events
-from bus.archived import measure
+from bus.archives.archived import measure
 from bus.clock import SystemClock
 from bus.store import Append, NewArchived
 from bus.store.sqlite import open_store

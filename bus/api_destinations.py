@@ -14,12 +14,12 @@ import orjson
 
 from bus.clock import Clock
 from bus.connections.connection import CheckEndpoint, Connection, Detached
+from bus.dispatch.turns import Turns
 from bus.errors import ApiError, not_found, validation
 from bus.pages import page
 from bus.quotas import Quotas, check_quota
 from bus.scope import Call, Scope
 from bus.store import ConfChange, Store
-from bus.turns import Turns
 from rules import arn
 
 KIND = "api-destination"

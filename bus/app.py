@@ -14,6 +14,7 @@ from bus.api.request import Scope as AsgiScope
 from bus.api.rest import Rest
 from bus.api.rpc import Rpc
 from bus.archives import Archives
+from bus.archives.replays import Replays
 from bus.buses import Buses
 from bus.catalog import Catalog
 from bus.clock import Clock, IdSource, SystemClock
@@ -29,7 +30,6 @@ from bus.dispatch import Dispatch
 from bus.ingest import Ingest
 from bus.metrics import Metrics
 from bus.queues import Queues
-from bus.replays import Replays
 from bus.scheduler import Scheduler
 from bus.schedules.firing import Firing
 from bus.store.sqlite import SqliteStore, open_store

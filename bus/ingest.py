@@ -52,14 +52,14 @@ NOT_STORED = {
 
 
 ThroughEndpoint = Callable[[Call, Mapping[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
-"""PutEvents with an EndpointId; see `bus.endpoint_entry`."""
+"""PutEvents with an EndpointId; see `bus.endpoints.entry`."""
 
 Choose = Callable[[list[Rule]], list[Rule]]
 """Makes the rules that receive an event from those that match it."""
 
 
 class Admission(Protocol):
-    """Who may put events on which bus; see `bus.admission.Admission`. Both raise AccessDeniedException."""
+    """Who may put events on which bus; see `bus.permissions.admission.Admission`. Both raise AccessDeniedException."""
 
     def reach(self, call: Call, name: str | None) -> Bus | None:
         """The bus of another account under that name, None where the name is not one of another account's."""

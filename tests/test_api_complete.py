@@ -19,8 +19,8 @@ HOMES = {"sqs": ("bus.queues",), "scheduler": ("bus.schedules",)}
 DELIVERING = tuple(name for name in SOURCE.modules if name.startswith("bus.targets"))
 ALSO = {
     # A target is read when it is delivered to.
-    "PutTargets": ("bus.lane", "bus.dispatch", "rules.template", *DELIVERING),
-    **dict.fromkeys(("CreateSchedule", "UpdateSchedule"), ("bus.lane", "bus.dispatch", *DELIVERING)),
+    "PutTargets": ("bus.dispatch.lane", "bus.dispatch", "rules.template", *DELIVERING),
+    **dict.fromkeys(("CreateSchedule", "UpdateSchedule"), ("bus.dispatch.lane", "bus.dispatch", *DELIVERING)),
 }
 """What is read of a request elsewhere than on the way from the operation's method."""
 

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bus.api.operations import Row
-from bus.cloudtrail import CloudTrail, is_packed
 from bus.errors import ApiError, validation
-from bus.service_events import ServiceEvents
+from bus.sources.cloudtrail import CloudTrail, is_packed
+from bus.sources.service_events import ServiceEvents
 
 MOST_ENTRIES = 1000
 DURABLE, BEST_EFFORT = "durable", "best-effort"

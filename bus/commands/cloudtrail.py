@@ -10,10 +10,10 @@ import click
 import msgspec
 
 from bus.client import Client, ClientError
-from bus.cloudtrail import read_file
 from bus.commands.connection import with_client
 from bus.commands.options import option
 from bus.errors import ApiError
+from bus.sources.cloudtrail import read_file
 
 MOST_RECORDS = 200
 MOST_BYTES = 1 << 20

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import structlog
 
-from bus.admission import Admission
 from bus.api import Method
 from bus.api.model import Operation
 from bus.bus_logs import BusLogs
 from bus.composition import Foundation
 from bus.composition.state import State
 from bus.dispatch import Dispatch
-from bus.endpoint_entry import EndpointEntry
+from bus.endpoints.entry import EndpointEntry
 from bus.ingest import Ingest
 from bus.log_writer import LogWriter
+from bus.permissions.admission import Admission
 from bus.targets import Route, Target
 from bus.targets.archive import ArchiveTarget
 from bus.targets.aws import AwsService

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bus.api.sources import SourceRoutes
-from bus.cloudtrail import CloudTrail
+from bus.archives.replays import Replays
 from bus.composition import Foundation
 from bus.composition.delivery import Delivery
 from bus.composition.state import State
-from bus.partner_events import PartnerEvents
-from bus.replays import Replays
 from bus.scheduler import Scheduler
 from bus.schedules.firing import Firing
-from bus.service_events import ServiceEvents
+from bus.sources.cloudtrail import CloudTrail
+from bus.sources.partner_events import PartnerEvents
+from bus.sources.service_events import ServiceEvents
 from bus.targets import Route
 
 

@@ -15,8 +15,8 @@ from bus.composition.origins import Origins
 from bus.composition.state import State
 from bus.entries import read_entries
 from bus.errors import not_found
-from bus.governed import Gate, Governed, governed
 from bus.permissions import Permissions
+from bus.permissions.governed import Gate, Governed, governed
 from bus.queues import ERROR_CODES
 from bus.schedules import Schedules
 from bus.schedules.groups import Groups

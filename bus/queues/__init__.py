@@ -30,7 +30,7 @@ import structlog
 from bus.clock import Clock, IdSource
 from bus.config import Settings
 from bus.errors import ApiError
-from bus.principals import Principals
+from bus.permissions.principals import Principals
 from bus.queues import attributes, batch, message, policy, receipt
 from bus.queues.agenda import Agenda
 from bus.queues.browsing import AHEAD, Browsing

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bus.archived import measure
+from bus.archives.archived import measure
 from bus.store import NewArchived
 from bus.targets import Delivered, Delivery, Failed, Outcome
 

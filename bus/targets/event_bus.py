@@ -42,7 +42,7 @@ class Forward(Protocol):
 
 
 Takes = Callable[[Delivery, Arn], bool]
-"""Whether the bus of an ARN takes an event from a rule; see `bus.admission`."""
+"""Whether the bus of an ARN takes an event from a rule; see `bus.permissions.admission`."""
 
 
 class EventBus:

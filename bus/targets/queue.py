@@ -13,7 +13,7 @@ from uuid import uuid4
 import structlog
 
 from bus.errors import ApiError
-from bus.principals import sender_name
+from bus.permissions.principals import sender_name
 from bus.store import NewMessage
 from bus.targets import Delivered, Delivery, Failed, Outcome, Target
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from bus.archived import arrival_of, measure
 from bus.archives import CHUNK, Archives, managed_pattern
+from bus.archives.archived import arrival_of, measure
 from bus.config import Settings
 from bus.errors import StoreUnavailable
 from bus.scope import Call

@@ -12,10 +12,10 @@ import pytest
 
 from bus.arrival import Arrival
 from bus.clock import IdSource, ManualClock
-from bus.cloudtrail import LARGEST, MOST_REASONS, SLICE, CloudTrail, read_file, unpack
 from bus.errors import ApiError, StoreUnavailable
 from bus.metrics import Metrics
 from bus.scope import Scope
+from bus.sources.cloudtrail import LARGEST, MOST_REASONS, SLICE, CloudTrail, read_file, unpack
 
 SCOPE = Scope("000000000000", "us-east-1")
 FOLDER = Path(__file__).parents[1] / "cases/cloudtrail"

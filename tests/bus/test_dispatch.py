@@ -13,9 +13,9 @@ import pytest
 from bus.accepted import Accepted, Luggage, pack
 from bus.clock import IdSource, ManualClock
 from bus.dispatch import Dispatch
+from bus.dispatch.pace import PATIENCE
 from bus.errors import ApiError, StoreUnavailable
 from bus.metrics import Metrics
-from bus.pace import PATIENCE
 from bus.scope import Scope
 from bus.store import Append, Done, NewMessage
 from bus.store.sqlite import SqliteStore, open_store
@@ -402,7 +402,7 @@ async def test_stopping_does_not_wait_for_a_target_that_hangs(store: SqliteStore
 async def test_a_settlement_the_disk_refuses_is_offered_again(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bus.settling.AGAIN_S", 0.0)
+    monkeypatch.setattr("bus.dispatch.settling.AGAIN_S", 0.0)
     bench = Bench(store, ManualClock(), route(1))
     real, refusals = store.settle, [StoreUnavailable("full"), StoreUnavailable("full")]
 
@@ -481,8 +481,8 @@ async def test_a_claim_that_fails_is_made_again(store: SqliteStore, monkeypatch:
 async def test_looking_for_old_deliveries_survives_a_read_error(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bus.aging.LONGEST_S", 0.0)
-    monkeypatch.setattr("bus.aging.SOONEST_S", 0.0)
+    monkeypatch.setattr("bus.dispatch.aging.LONGEST_S", 0.0)
+    monkeypatch.setattr("bus.dispatch.aging.SOONEST_S", 0.0)
     bench = Bench(store, ManualClock(), route(1, DeadLetterConfig={"Arn": DLQ}))
     bench.targets[1].answer = lambda delivery: Failed("THROTTLING", "429", retry=True, retry_after=80_000.0)
     await bench.put(1)
@@ -525,8 +525,8 @@ async def test_a_backlog_is_worked_off_by_the_whole_window(tmp_path: Path) -> No
 async def test_while_nothing_can_be_settled_little_is_attempted(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bus.settling.AGAIN_S", 0.0)
-    monkeypatch.setattr("bus.settling.LIMIT", 20)
+    monkeypatch.setattr("bus.dispatch.settling.AGAIN_S", 0.0)
+    monkeypatch.setattr("bus.dispatch.settling.LIMIT", 20)
     bench = Bench(store, ManualClock(), route(1), route(2))
     real, full = store.settle, [True]
 

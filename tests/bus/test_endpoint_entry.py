@@ -7,8 +7,8 @@ import pytest
 from bus.accepted import Luggage
 from bus.arrival import Arrival
 from bus.clock import IdSource, ManualClock
-from bus.endpoint_entry import EndpointEntry
 from bus.endpoints import Endpoint
+from bus.endpoints.entry import EndpointEntry
 from bus.errors import ApiError, StoreUnavailable
 from bus.scope import Call, Scope
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from bus.admission import Admission
 from bus.config import Settings
 from bus.errors import ApiError
-from bus.governed import OPERATIONS, Gate, Governed, governed
 from bus.permissions import Permissions
-from bus.principals import Principals
+from bus.permissions.admission import Admission
+from bus.permissions.governed import OPERATIONS, Gate, Governed, governed
+from bus.permissions.principals import Principals
 from bus.scope import Call
 from rules.bus_policy import ACTIONS
 from tests.bus.configuration import OTHER, PATTERN, SCOPE, Configuration, configuration

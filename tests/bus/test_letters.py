@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bus.accepted import Luggage, pack
-from bus.letters import letter_attributes
+from bus.dispatch.letters import letter_attributes
 from bus.scope import Scope
 from bus.store import Lease
 from bus.targets import Failed, Route

@@ -11,7 +11,7 @@ import pytest
 from bus.clock import IdSource, ManualClock
 from bus.config import Settings
 from bus.errors import ApiError
-from bus.principals import Principals, sender_name
+from bus.permissions.principals import Principals, sender_name
 from bus.queues import Queues
 from bus.scope import Call, Scope
 from bus.store.sqlite import SqliteStore, open_store

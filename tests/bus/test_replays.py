@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from bus.archives import Archive
+from bus.archives.playback import ALONE, BESIDE_LIVE, BROKEN, COUNTED, PAGE_BYTES
+from bus.archives.replay import Replay
+from bus.archives.replays import KEPT_MS, KIND, Replays
 from bus.arrival import Arrival
 from bus.clock import ManualClock
 from bus.errors import ApiError, StoreError, StoreUnavailable
-from bus.playback import ALONE, BESIDE_LIVE, BROKEN, COUNTED, PAGE_BYTES
-from bus.replay import Replay
-from bus.replays import KEPT_MS, KIND, Replays
 from bus.scope import Call, Scope
 from bus.store import Append, ConfChange, NewArchived, Store
 from bus.store.sqlite import open_store
@@ -121,7 +121,7 @@ def request(name: str = "x", end: int = 1 << 30) -> dict[str, Any]:
 
 @pytest.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr("bus.playback.LIVE_FOR_S", 1e9)  # so that pages are small, however long a test takes
+    monkeypatch.setattr("bus.archives.playback.LIVE_FOR_S", 1e9)  # so that pages are small, however long a test takes
     clock = ManualClock()
     store = await open_store(":memory:", clock)
     yield Bench(store, clock)
@@ -155,7 +155,7 @@ async def test_large_events_make_smaller_pages(bench: Bench) -> None:
 
 
 async def test_more_events_than_are_counted_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bus.playback.COUNTED", 7)
+    monkeypatch.setattr("bus.archives.playback.COUNTED", 7)
     assert COUNTED > 7
     await bench.fill(25)
     replays = bench.replays()
@@ -217,7 +217,7 @@ async def test_a_stop_writes_down_how_far_it_is(bench: Bench) -> None:
 
 
 async def test_a_disk_that_refuses_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bus.playback.AGAIN_S", 0)
+    monkeypatch.setattr("bus.archives.playback.AGAIN_S", 0)
     await bench.fill(2 * PAGE)
     faults: list[BaseException | None] = [None, StoreUnavailable("full"), StoreUnavailable("full"), None]
     bench.fault = lambda: faults.pop(0) if faults else None
@@ -308,7 +308,7 @@ async def test_more_filters_than_a_bus_has_rules(bench: Bench) -> None:
 async def test_larger_pages_when_nothing_live_has_come_for_a_while(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bus.playback.LIVE_FOR_S", 0)
+    monkeypatch.setattr("bus.archives.playback.LIVE_FOR_S", 0)
     await bench.fill(2 * ALONE.events)
     replays = bench.replays()
     await replays.start_replay(CALL, request())
@@ -317,12 +317,12 @@ async def test_larger_pages_when_nothing_live_has_come_for_a_while(
 
 
 async def test_live_traffic_makes_pages_small_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bus.playback.LIVE_FOR_S", 0)
+    monkeypatch.setattr("bus.archives.playback.LIVE_FOR_S", 0)
     await bench.fill(ALONE.events + BESIDE_LIVE.events)
 
     def live() -> None:
         bench.traffic += 1
-        monkeypatch.setattr("bus.playback.LIVE_FOR_S", 1e9)
+        monkeypatch.setattr("bus.archives.playback.LIVE_FOR_S", 1e9)
 
     bench.fault = live
     replays = bench.replays()

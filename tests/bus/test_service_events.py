@@ -15,7 +15,7 @@ from bus.clock import IdSource, ManualClock
 from bus.errors import StoreUnavailable
 from bus.metrics import Metrics
 from bus.scope import Scope
-from bus.service_events import ServiceEvents
+from bus.sources.service_events import ServiceEvents
 from tests.waiting import eventually
 
 SCOPE, OTHER = Scope("111122223333", "eu-west-1"), Scope("444455556666", "us-east-1")

@@ -10,13 +10,13 @@ import pytest
 from bus.accepted import Accepted
 from bus.clock import IdSource, ManualClock
 from bus.dispatch import Dispatch
-from bus.lane import Lane
+from bus.dispatch.lane import Lane
+from bus.dispatch.turns import GOOD_FOR, Turns
 from bus.metrics import Metrics, RuleCounts
 from bus.scope import Scope
 from bus.store import Append, Lease
 from bus.store.sqlite import SqliteStore, open_store
 from bus.targets import Delivered, Delivery, Outcome, Route
-from bus.turns import GOOD_FOR, Turns
 from tests.waiting import eventually
 
 SCOPE = Scope("000000000000", "us-east-1")

@@ -22,10 +22,10 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from bus.archives.listing import named_page, one_filter
 from bus.clock import Clock
 from bus.config import Settings
 from bus.errors import ApiError, StoreError, not_found, validation
-from bus.listing import named_page, one_filter
 from bus.resources import Bus, Rule
 from bus.rule_checks import check_pattern
 from bus.scope import Call, Scope

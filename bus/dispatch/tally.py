@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bus.clock import Clock
-from bus.lane import Lane
+from bus.dispatch.lane import Lane
 from bus.metrics import Metrics
 from bus.store import Lease
 

@@ -20,7 +20,7 @@ from bus.clock import IdSource
 from bus.errors import ApiError, validation
 from bus.metrics import Metrics
 from bus.scope import Scope
-from bus.service_events import Put, dedup_key
+from bus.sources.service_events import Put, dedup_key
 from rules.arn import DEFAULT_BUS
 from rules.cloudtrail import RecordError, read_record
 from rules.event import load_json

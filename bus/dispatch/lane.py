@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bus.dispatch.pace import Pace
+from bus.dispatch.turns import GOOD_FOR, SOON, Turns
 from bus.metrics import RuleCounts
-from bus.pace import Pace
 from bus.store import Lease
 from bus.targets import Delivery, Outcome, Route, Target
-from bus.turns import GOOD_FOR, SOON, Turns
 from rules.arn import target_kind
 from rules.retry import RetryPolicy
 from rules.template import Input, WholeEvent, compile_input

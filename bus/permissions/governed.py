@@ -1,8 +1,8 @@
 """Operations that the policy of an event bus governs: asked about first, then done in the bus's own account.
 
-`Governed` stands before a capability. Of a call that names a bus, or a rule on it, it asks `bus.admission`; a caller of
-another account who is let in goes on as a guest of the bus's scope, so that the capability itself knows one account
-only. Callers from inside the process go to the capability and are not asked.
+`Governed` stands before a capability. Of a call that names a bus, or a rule on it, it asks `bus.permissions.admission`;
+a caller of another account who is let in goes on as a guest of the bus's scope, so that the capability itself knows one
+account only. Callers from inside the process go to the capability and are not asked.
 
 Changes of one scope take turns from the question to the end of the change, so that what was asked about is what is
 changed.
@@ -16,8 +16,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bus.admission import Admission
 from bus.api import Method
+from bus.permissions.admission import Admission
 from bus.resources import Bus, Rule, rule_members
 from bus.scope import Call, Scope
 from rules.arn import DEFAULT_BUS, Arn, ArnError, bus_arn, parse, rule_arn

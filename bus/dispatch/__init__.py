@@ -5,8 +5,8 @@ each worker takes one delivery after another through the stages of `_attempt`:
 
     expired? -> render the input -> deliver -> decide -> settle
 
-Nothing is settled before its effect is certain (`bus.settling`). What grows too old is ended apart from
-the lanes (`bus.aging`).
+Nothing is settled before its effect is certain (`bus.dispatch.settling`). What grows too old is ended apart from
+the lanes (`bus.dispatch.aging`).
 
 Targets inside the process (queues, archives) need no delivery at all when they take the event at once: what they
 make of it rides in the transaction that accepts it. Only what they refuse becomes a delivery.
@@ -22,18 +22,18 @@ import msgspec
 import structlog
 
 from bus.accepted import LEASE_MS, Accepted, Luggage, unpack
-from bus.aging import Aging
 from bus.bus_logs import BusLogs, silent
 from bus.clock import Clock
+from bus.dispatch.aging import Aging
+from bus.dispatch.lane import PAGE, Lane
+from bus.dispatch.letters import letter_attributes
+from bus.dispatch.settling import Settling
+from bus.dispatch.tally import Tally
+from bus.dispatch.turns import Turns
 from bus.errors import ApiError, StoreError
-from bus.lane import PAGE, Lane
-from bus.letters import letter_attributes
 from bus.metrics import Metrics
-from bus.settling import Settling
 from bus.store import Appended, Done, Lease, NewArchived, NewDelivery, NewMessage, Outcome, Retry, Store
-from bus.tally import Tally
 from bus.targets import Delivered, Delivery, Failed, Route, Target
-from bus.turns import Turns
 from rules.retry import Exhausted, RetryAt, decide
 from rules.template import Dropped, InvalidJson, Rendering
 

@@ -25,10 +25,10 @@ from uuid import UUID, uuid5
 
 import structlog
 
-from bus.archived import arrival_of
+from bus.archives.archived import arrival_of
+from bus.archives.replay import COMPLETED, FAILED, GOING_ON, RUNNING, STARTING, Replay
 from bus.arrival import Arrival
 from bus.errors import StoreUnavailable
-from bus.replay import COMPLETED, FAILED, GOING_ON, RUNNING, STARTING, Replay
 from bus.scope import Scope
 from bus.store import ArchivedEvent, Place, Store
 from bus.targets import Route

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from bus.errors import ApiError
-from bus.principals import Known, Principals
+from bus.permissions.principals import Known, Principals
 from bus.resources import Bus
 from bus.scope import Call, Scope
 from bus.targets import Delivery

@@ -1,4 +1,4 @@
-"""Replays: the operations, and the records that outlive a crash. What a replay does is told in `bus.playback`.
+"""Replays: the operations, and the records that outlive a crash. What a replay does is told in `bus.archives.playback`.
 
 A record is changed under the replay's own lock, and written before the change counts: a cancellation and the progress
 of the moment do not overwrite each other, and what was answered holds after a crash. A replay that is found going on is
@@ -15,12 +15,12 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from bus.archives.listing import named_page, one_filter
+from bus.archives.playback import AGAIN_S, Playback, Put, Stage
+from bus.archives.replay import ACTIVE, CANCELLED, CANCELLING, GOING_ON, INSTEAD, Replay, described, listed
 from bus.clock import Clock
 from bus.errors import ApiError, StoreError, StoreUnavailable, not_found, validation
-from bus.listing import named_page, one_filter
-from bus.playback import AGAIN_S, Playback, Put, Stage
 from bus.quotas import Quotas, check_quota
-from bus.replay import ACTIVE, CANCELLED, CANCELLING, GOING_ON, INSTEAD, Replay, described, listed
 from bus.scope import Call, Scope
 from bus.store import ConfChange, Store
 from bus.targets import Route
