@@ -3,6 +3,6 @@
 `ServiceSource` is for adapters outside the bus's process; the modules beside it are the bus's side.
 """
 
-from bus.sources.client import ServiceSource
+from bus.sources.client import BusAway, EventRefused, ServiceSource, SourceError
 
-__all__ = ["ServiceSource"]
+__all__ = ["BusAway", "EventRefused", "ServiceSource", "SourceError"]
