@@ -321,9 +321,11 @@ class Ingest:
         for received, stored in zip(rows, appended, strict=True):
             received.stored = stored
         new = [received for received in waiting if not received.stored.duplicate]
-        for received in new:
-            self._accepted(received)
-        self._dispatch.accepted([(received.event, received.plan, received.stored) for received in new])
+        try:
+            for received in new:
+                self._accepted(received)
+        finally:  # their deliveries are leased to the lanes: what goes wrong in telling of them must not strand them
+            self._dispatch.accepted([(received.event, received.plan, received.stored) for received in new])
 
     def _accepted(self, received: _Received) -> None:
         """The event is taken for good: count what it matched, and show it to whoever looks."""

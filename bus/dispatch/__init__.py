@@ -169,16 +169,20 @@ class Dispatch:
         return plan
 
     def accepted(self, events: Sequence[Planned]) -> None:
-        """After the commit: count, and hand the leased deliveries to their lanes."""
-        now = self._clock.now_ms()
+        """After the commit: hand the leased deliveries to their lanes, then count and tell.
+
+        In this order, because a delivery that is leased and in no lane would lie there as long as the lease.
+        """
         for event, plan, appended in events:
+            if plan.deliveries:
+                self._hand_over(event, plan, appended)
+        now = self._clock.now_ms()
+        for event, plan, _ in events:
             self._tally.created(len(plan.lanes) + len(plan.delivered))
             if plan.delivered:
                 self._tally.delivered_now(plan.delivered, now - event.ts)
             if self._logs.buses:
                 self._logs.created(event, [lane.route for lane in plan.lanes], [lane.route for lane in plan.delivered])
-            if plan.deliveries:
-                self._hand_over(event, plan, appended)
 
     def _hand_over(self, event: Accepted, plan: Plan, appended: Appended) -> None:
         fences = iter(appended.fences)

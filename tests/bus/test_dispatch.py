@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bus.accepted import Accepted, Luggage, pack
+from bus.bus_logs import BusLogs, Logging, silent
 from bus.clock import IdSource, ManualClock
 from bus.dispatch import Dispatch
 from bus.dispatch.pace import PATIENCE
@@ -614,6 +615,21 @@ async def test_a_fault_of_our_own_does_not_strand_the_delivery(store: SqliteStor
     await bench.later(61)
     await bench.until_settled()
     assert [each.attempt for each in bench.targets[1].attempts] == [1, 2]
+
+
+async def test_what_is_told_of_an_event_does_not_strand_its_deliveries(store: SqliteStore) -> None:
+    bench = Bench(store, ManualClock(), route(1), route(2))
+
+    def write(name: object, line: bytes) -> None:
+        bench.dispatch._logs = silent(bench.clock)
+        raise OSError("nobody reads what this process writes")
+
+    logging = {(SCOPE, "default"): Logging(level=3, full=False)}
+    bench.dispatch._logs = BusLogs(bench.clock, buses=logging, write=write)
+    with pytest.raises(OSError, match="nobody reads"):
+        await bench.put(1, 2)
+    await bench.until_settled()
+    assert [len(bench.targets[number].attempts) for number in (1, 2)] == [1, 1]
 
 
 class PaceThat:

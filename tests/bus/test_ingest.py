@@ -185,6 +185,19 @@ def told(bench: Bench) -> list[str]:
     return [orjson.loads(line)["message_type"] for line in bench.lines]
 
 
+async def test_what_is_told_of_an_event_does_not_keep_it_from_its_targets() -> None:
+    bench = Bench()
+    bench.logging[SCOPE, "default"] = Logging(level=3, full=False)
+
+    def write(name: object, line: bytes) -> None:
+        raise OSError("nobody reads what this process writes")
+
+    bench.ingest._logs = BusLogs(bench.clock, buses=bench.logging, write=write)
+    with pytest.raises(OSError, match="nobody reads"):
+        await bench.put(ENTRY, ENTRY)
+    assert len(bench.store.appends) == len(bench.dispatch.handed_over) == 2
+
+
 async def test_a_bus_that_logs_tells_of_events_after_their_commit() -> None:
     bench = Bench({"shop": '{"source":["shop"]}'})
     await bench.put(ENTRY, {**ENTRY, "Source": "other"})
