@@ -104,7 +104,7 @@ def open_delivery(base: Foundation, state: State) -> Delivery:
     admission = Admission(state.principals, find=state.buses.find, find_foreign=state.buses.find_foreign)
     ingest = _ingest(base, state, dispatch, admission, logs)
     by_kind["event_bus"] = EventBus(ingest.forward, takes=admission.takes)
-    by_schedule["event_bus"] = Scheduled(PutEvents(ingest.put))
+    by_schedule["event_bus"] = Scheduled(PutEvents(ingest.put, takes=admission.takes_entry))
     return Delivery(admission, ingest, dispatch, own_api)
 
 

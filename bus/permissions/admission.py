@@ -15,7 +15,7 @@ from bus.errors import ApiError
 from bus.permissions.principals import Known, Principals
 from bus.resources import Bus
 from bus.scope import Call, Scope
-from bus.targets import Delivery
+from bus.targets import Delivery, Route
 from rules.arn import Arn
 from rules.policy import Policy, Request, Verdict, read_policy
 
@@ -76,7 +76,19 @@ class Admission:
 
     def takes(self, delivery: Delivery, arn: Arn) -> bool:
         """Whether the bus of that ARN takes an event that a rule sends on to it."""
-        account, name = delivery.route.scope.account, str(arn)
+
+        def context() -> Known:
+            head = _read_head(delivery.event)
+            return _event_context(head.source, head.detail_type, forwarded=True)
+
+        return self._takes(delivery.route, arn, context)
+
+    def takes_entry(self, route: Route, arn: Arn, source: str, detail_type: str) -> bool:
+        """Whether the bus of that ARN takes an event that a schedule makes and puts on it."""
+        return self._takes(route, arn, lambda: _event_context(source, detail_type, forwarded=False))
+
+    def _takes(self, route: Route, arn: Arn, context: Callable[[], Known]) -> bool:
+        account, name = route.scope.account, str(arn)
         own = arn.account == account
         if own:
             bus = self._find(Scope(arn.account, arn.region), name)
@@ -85,9 +97,7 @@ class Admission:
             bus = None if foreign is None else foreign[1]
         if bus is None or bus.policy is None:
             return own
-        head = _read_head(delivery.event)
-        context = _event_context(head.source, head.detail_type, forwarded=True)
-        verdict = _policy(bus).judge(self._principals.forwarding(delivery.route, bus.arn, context))
+        verdict = _policy(bus).judge(self._principals.forwarding(route, bus.arn, context()))
         return verdict.allowed or (own and not verdict.denied)
 
     # -- operations

@@ -41,7 +41,7 @@ class Principals:
         return self._request(Principal(arn, account), action, resources, own | _in_account(account, arn), context)
 
     def forwarding(self, route: Route, bus_arn: str, context: Known) -> Request:
-        """A rule that puts an event on another bus: its role, or its account where the target has none."""
+        """A rule or schedule that puts an event on a bus: its role, or its account where the target has none."""
         account, role = route.scope.account, route.target.get("RoleArn")
         arn = role or _iam(route.scope.region, account, "root")
         services = frozenset(() if role else (service_of(route.rule_arn),))

@@ -18,11 +18,11 @@ from bus.arrival import Arrival
 from bus.errors import ApiError, StoreError
 from bus.schedules.invocation import fill_attempt
 from bus.scope import Call, Scope
-from bus.targets import Delivered, Delivery, Failed, ImmediateTarget, Outcome, Target
+from bus.targets import Delivered, Delivery, Failed, ImmediateTarget, Outcome, Route, Target
 from bus.targets.aws import classify
 from bus.targets.aws_calls import fill
 from bus.targets.universal import Api, find_api
-from rules.arn import ArnError, parse
+from rules.arn import Arn, ArnError, parse
 from rules.event import check_entry, format_time
 
 log = structlog.get_logger(__name__)
@@ -32,6 +32,13 @@ class Put(Protocol):
     """Puts events on a bus and returns once they are durable there; False when that bus is not there."""
 
     async def __call__(self, scope: Scope, bus_name: str, arrivals: list[Arrival], *, luggage: Luggage) -> bool: ...
+
+
+Takes = Callable[[Route, Arn, str, str], bool]
+"""Whether the bus of an ARN takes an event of that source and detail-type from a schedule; see
+`bus.permissions.admission`."""
+
+DENIED = Failed("NO_PERMISSIONS", "The policy of the event bus denies it.", cause="AccessDeniedException")
 
 
 class Operation(Protocol):
@@ -82,10 +89,11 @@ def _in_service_terms(outcome: Outcome) -> Outcome:
 
 
 class PutEvents:
-    """Buses as the templated targets of schedules."""
+    """Buses as the templated targets of schedules, as far as their policies let the events in."""
 
-    def __init__(self, put: Put) -> None:
+    def __init__(self, put: Put, *, takes: Takes) -> None:
         self._put = put
+        self._takes = takes
 
     async def deliver(self, delivery: Delivery) -> Outcome:
         try:
@@ -96,6 +104,8 @@ class PutEvents:
         fault = check_entry(entry)
         if fault is not None:
             return Failed("INVALID_PARAMETER", fault.message, cause=fault.code)
+        if not self._takes(delivery.route, bus, entry["Source"], entry["DetailType"]):
+            return DENIED
         time = format_time(delivery.accepted / 1000)
         arrival = Arrival(
             delivery.event_id, time, entry["Source"], entry["DetailType"], entry["Detail"], entry["Resources"],

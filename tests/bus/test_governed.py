@@ -16,6 +16,8 @@ from bus.permissions.admission import Admission
 from bus.permissions.governed import OPERATIONS, Gate, Governed, governed
 from bus.permissions.principals import Principals
 from bus.scope import Call
+from bus.targets import Route
+from rules.arn import parse
 from rules.bus_policy import ACTIONS
 from tests.bus.configuration import OTHER, PATTERN, SCOPE, Configuration, configuration
 
@@ -106,3 +108,30 @@ async def test_no_bus_is_made_for_an_account_that_is_only_named(conf: Configurat
         found = conf.buses.find_foreign(SCOPE, arn)
         assert found is not None
         assert found[1] is None
+
+
+async def test_a_schedule_puts_nothing_on_a_bus_that_denies_it(conf: Configuration) -> None:
+    await conf.call("create_event_bus", Name="b")
+    admission = Admission(
+        Principals(Settings(), conf.clock), find=conf.buses.find, find_foreign=conf.buses.find_foreign
+    )
+    schedule = "arn:aws:scheduler:us-east-1:111111111111:schedule/default/s"
+    role = "arn:aws:iam::111111111111:role/scheduler"
+    route = Route(1, SCOPE, "", "default/s", schedule, {"Id": "s", "Arn": BUS, "RoleArn": role})
+
+    def takes(source: str) -> bool:
+        return admission.takes_entry(route, parse(BUS), source, "d")
+
+    assert takes("bank"), "a bus without a policy is its account's"
+    await allow(
+        conf,
+        Effect="Deny",
+        Action="events:PutEvents",
+        Principal={"AWS": role},
+        Condition={
+            "StringNotEquals": {"events:source": "shop"},
+            "Bool": {"events:eventBusInvocation": "false"},
+            "ArnEquals": {"aws:SourceArn": schedule},
+        },
+    )
+    assert [takes("bank"), takes("shop")] == [False, True]

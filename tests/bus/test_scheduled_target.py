@@ -80,7 +80,7 @@ class TestPutEvents:
                 raise error
             return True
 
-        return PutEvents(put), calls
+        return PutEvents(put, takes=lambda route, bus, source, detail_type: source != "refused"), calls
 
     async def test_the_input_is_the_detail(self) -> None:
         target, calls = self.make()
@@ -98,6 +98,14 @@ class TestPutEvents:
         target, calls = self.make()
         await target.deliver(delivery(BUS, b'{"the":"notification"}', EventBridgeParameters=self.PARAMETERS))
         assert calls[0][2][0].compact_detail() == b"{}"
+
+    async def test_a_bus_that_denies_it_takes_nothing(self) -> None:
+        target, calls = self.make()
+        parameters = {"Source": "refused", "DetailType": "d"}
+        outcome = await target.deliver(delivery(BUS, EventBridgeParameters=parameters))
+        assert isinstance(outcome, Failed)
+        assert (outcome.code, outcome.cause, outcome.retry) == ("NO_PERMISSIONS", "AccessDeniedException", False)
+        assert calls == []
 
     @pytest.mark.parametrize(("body", "code"), [(b"[1]", "MalformedDetail"), (b"7", "MalformedDetail")])
     async def test_what_is_no_event_is_final(self, body: bytes, code: str) -> None:
