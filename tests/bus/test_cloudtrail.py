@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from bus.clock import IdSource, ManualClock
 from bus.errors import ApiError, StoreUnavailable
 from bus.metrics import Metrics
 from bus.scope import Scope
-from bus.sources.cloudtrail import LARGEST, MOST_REASONS, SLICE, CloudTrail, read_file, unpack
+from bus.sources.cloudtrail import LARGEST, MOST_REASONS, MOST_VALUES, SLICE, CloudTrail, Refused, read_file, unpack
 
 SCOPE = Scope("000000000000", "us-east-1")
 FOLDER = Path(__file__).parents[1] / "cases/cloudtrail"
@@ -113,6 +115,31 @@ async def test_of_very_many_bad_records_the_first_are_told() -> None:
     assert bench.puts == []
 
 
+async def test_no_more_reasons_are_kept_than_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Refused] = []
+
+    def refused(place: int, reason: str) -> Refused:
+        made.append(Refused(place, reason))
+        return made[-1]
+
+    monkeypatch.setattr("bus.sources.cloudtrail.Refused", refused)
+    loaded = await Bench().load(*[None] * (MOST_REASONS + 5))
+    assert (loaded.refused, len(made)) == (MOST_REASONS + 5, MOST_REASONS)
+
+
+async def test_what_is_packed_is_read_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def read(body: bytes) -> list[Any]:
+        threads.append(threading.current_thread())
+        return read_file(body)
+
+    monkeypatch.setattr("bus.sources.cloudtrail.read_file", read)
+    bench = Bench()
+    assert (await bench.cloudtrail.load(SCOPE, gzip.compress(file(GOOD[0])))).accepted == 1
+    assert threads[0] is not threading.main_thread(), "little that is packed may be much"
+
+
 async def test_a_record_that_is_too_large_is_refused_alone() -> None:
     bench = Bench()
     loaded = await bench.load({**GOOD[0], "requestParameters": "x" * 10_000}, GOOD[0])
@@ -174,6 +201,34 @@ class TestUnpacking:
         code, message = refusal(bomb, limit=1 << 20)
         assert code == "RequestEntityTooLargeException"
         assert message == "The log file is longer than 1048576 bytes unpacked."
+
+    def test_many_members_are_not_copied_again_and_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        handed = 0
+        real = zlib.decompressobj
+
+        class Counting:
+            def __init__(self, wbits: int) -> None:
+                self._real = real(wbits)
+
+            def decompress(self, packed: bytes, most: int) -> bytes:
+                nonlocal handed
+                handed += len(packed)
+                return self._real.decompress(packed, most)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._real, name)
+
+        monkeypatch.setattr("bus.sources.cloudtrail.zlib.decompressobj", Counting)
+        members, body = 2000, gzip.compress(b"")
+        assert unpack(body * members, limit=1) == b""
+        assert handed < members * (1 << 12)
+
+    def test_a_file_of_nothing_but_small_values_is_not_taken_apart(self) -> None:
+        code, message = refusal(b'{"Records":[' + b"0," * MOST_VALUES + b"0,0]}")
+        assert (code, message) == (
+            "RequestEntityTooLargeException",
+            f"The log file has more than {MOST_VALUES} values.",
+        )
 
     def test_the_limit_is_that_of_the_text(self) -> None:
         body = file(GOOD[0])
