@@ -34,6 +34,9 @@ from rules.states import receives
 REMEMBERED = 1024
 """Kinds kept per view, and selections kept per kind; more than these are worked out each time."""
 
+LONGEST_REMEMBERED = 512
+"""Bytes of the source and detail-type of a kind that is kept: a request may name a megabyte, in each entry another."""
+
 
 class Bus(Protocol):
     """What events need of an event bus."""
@@ -181,7 +184,7 @@ class BusView:
         kind = self.kinds.get(pair)
         if kind is None:
             kind = EventKind(self, source, detail_type)
-            if len(self.kinds) < REMEMBERED:
+            if len(self.kinds) < REMEMBERED and kind.size <= LONGEST_REMEMBERED:
                 self.kinds[pair] = kind
         return kind
 

@@ -49,7 +49,7 @@ from msgspec import UNSET
 
 from rules.anchors import Anchors, Condition, Entry, Matcher
 from rules.flatten import parse_event
-from rules.narrowing import REMEMBERED_PAIRS, SIGHTINGS, Pair, narrow
+from rules.narrowing import LONGEST_PAIR, REMEMBERED_PAIRS, SIGHTINGS, Pair, narrow
 from rules.operators import Alternative, AnythingBut, Constant, Exists, Number, Numeric
 from rules.pattern import Leaf, Pattern
 from rules.plan import Plan, Values
@@ -190,7 +190,7 @@ class MatchIndex(Generic[RuleId]):
         """Count a pair, and build its narrowing when it has come often enough."""
         if sightings + 1 >= SIGHTINGS:
             self._narrowings[pair] = Narrowing(*narrow(self._rules, pair))
-        elif sightings or len(self._narrowings) < REMEMBERED_PAIRS:
+        elif sightings or (len(self._narrowings) < REMEMBERED_PAIRS and sum(map(len, pair)) <= LONGEST_PAIR):
             self._narrowings[pair] = sightings + 1
 
     def _match_detail(self, detail: bytes) -> list[RuleId]:

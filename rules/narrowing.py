@@ -18,6 +18,9 @@ SOURCE, DETAIL_TYPE = "source", "detail-type"
 SIGHTINGS = 8
 """How often a pair is matched the general way before its narrowing is worth building."""
 
+LONGEST_PAIR = 512
+"""Characters of a source and a detail-type together; longer ones are nobody's habit, and would fill the memory."""
+
 REMEMBERED_PAIRS = 512
 
 Pair = tuple[str, str]

@@ -185,6 +185,16 @@ def told(bench: Bench) -> list[str]:
     return [orjson.loads(line)["message_type"] for line in bench.lines]
 
 
+async def test_kinds_with_long_names_are_not_kept() -> None:
+    bench = Bench()
+    for _ in range(2 * SIGHTINGS):
+        await bench.put(ENTRY, {**ENTRY, "DetailType": "x" * 600})
+    (view,) = bench.ingest._views.values()
+    assert list(view.kinds) == [("shop", "OrderPlaced")]
+    assert list(view.index._narrowings) == [("shop", "OrderPlaced")]
+    assert [len(event.body) > 600 for event, _ in bench.dispatch.planned] == [False, True] * 2 * SIGHTINGS
+
+
 async def test_what_is_told_of_an_event_does_not_keep_it_from_its_targets() -> None:
     bench = Bench()
     bench.logging[SCOPE, "default"] = Logging(level=3, full=False)
