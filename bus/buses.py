@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -31,6 +32,10 @@ from rules.arn import DEFAULT_BUS, Arn, ArnError, parse
 KIND = "bus"
 DEFAULTS_KIND = "default-buses"
 _DERIVED = 1 << 61
+MOST_UNTOUCHED = 4096
+"""Default buses kept in memory that nobody has changed; any region that a caller signs for has one, and more of them
+are made anew whenever they are asked for."""
+
 _DESCRIBED = ("Description", "KmsKeyIdentifier", "DeadLetterConfig", "LogConfig")
 _PREFIX = "event-bus/"
 
@@ -67,7 +72,8 @@ class Buses:
         self._known: dict[tuple[Scope, str], Bus] = {}
         self.logging: dict[tuple[Scope, str], Logging] = {}
         """The buses that log, by scope and name: those whose LogConfig asks for it now."""
-        self._locks: dict[Scope, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[Scope, asyncio.Lock] = WeakValueDictionary()
+        self._untouched = 0
         self._defaults_since = 0
 
     async def load(self) -> None:
@@ -104,7 +110,9 @@ class Buses:
             return None
         number = _DERIVED | int.from_bytes(blake2b("/".join(scope).encode(), digest_size=8).digest()) >> 3
         bus = Bus(number, scope, DEFAULT_BUS, created=self._defaults_since, modified=self._defaults_since)
-        self._remember(bus)
+        if self._untouched < MOST_UNTOUCHED:
+            self._untouched += 1
+            self._remember(bus)
         return bus
 
     def require(self, scope: Scope, name_or_arn: str | None) -> Bus:

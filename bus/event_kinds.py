@@ -32,7 +32,10 @@ from rules.index import MatchIndex, Narrowing
 from rules.states import receives
 
 REMEMBERED = 1024
-"""Kinds kept per view, and selections kept per kind; more than these are worked out each time."""
+"""Kinds kept per view; more than these are worked out each time."""
+
+REMEMBERED_SELECTIONS = 4096
+"""Selections kept by all kinds of a view together."""
 
 LONGEST_REMEMBERED = 512
 """Bytes of the source and detail-type of a kind that is kept: a request may name a megabyte, in each entry another."""
@@ -157,7 +160,8 @@ class EventKind:
         selection = self._selections.get(key)
         if selection is None:
             selection = self._view.selection(self._view.named(names))
-            if len(self._selections) < REMEMBERED:
+            if self._view.selections_kept < REMEMBERED_SELECTIONS:
+                self._view.selections_kept += 1
                 self._selections[key] = selection
         return selection
 
@@ -168,7 +172,7 @@ class BusView:
     ``asks`` says that its policy has something to say about who may put which events.
     """
 
-    __slots__ = ("_metrics", "asks", "bus", "index", "kinds", "rules")
+    __slots__ = ("_metrics", "asks", "bus", "index", "kinds", "rules", "selections_kept")
 
     def __init__(self, bus: Bus | None, rules: RuleSet | None, metrics: Metrics) -> None:
         self.bus = bus
@@ -176,6 +180,7 @@ class BusView:
         self.rules = rules
         self.index: MatchIndex[Any] = rules.index if rules is not None else MatchIndex({})
         self.kinds: dict[tuple[str | None, str | None], EventKind] = {}
+        self.selections_kept = 0
         self._metrics = metrics
 
     def kind(self, source: str | None, detail_type: str | None) -> EventKind:

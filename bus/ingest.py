@@ -45,6 +45,10 @@ from rules.trace import normalise
 log = structlog.get_logger("ingest")
 
 TOO_LARGE = "Total size of the entries in the request is over the limit."
+MOST_VIEWS = 1024
+"""Views kept. Any region that a caller signs for has a default bus, and buses come and go; when there are more, all are
+made anew as they are needed."""
+
 NOT_STORED = {
     "ErrorCode": "InternalFailure",
     "ErrorMessage": "Service encountered unexpected problem. Please try again.",
@@ -281,6 +285,8 @@ class Ingest:
         rules = self._rule_set(bus.number)
         view = self._views.get(bus.number)
         if view is None or view.rules is not rules or view.bus is not bus:
+            if view is None and len(self._views) >= MOST_VIEWS:
+                self._views.clear()
             view = self._views[bus.number] = BusView(bus, rules, self._metrics)
         return view
 

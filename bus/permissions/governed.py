@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from bus.api import Method
 from bus.permissions.admission import Admission
@@ -139,7 +140,7 @@ class Gate:
         self._admission = admission
         self._find_bus = find_bus
         self._find_rule = find_rule
-        self._turns: dict[Scope, asyncio.Lock] = {}
+        self._turns: WeakValueDictionary[Scope, asyncio.Lock] = WeakValueDictionary()
 
     def before(self, name: str, method: Method) -> Method:
         """The method of that name, asked about first."""

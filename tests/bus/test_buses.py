@@ -120,6 +120,24 @@ async def test_another_scopes_bus_is_absent_even_by_its_arn(conf: Configuration)
     assert conf.buses.find(SCOPE, "b") is not None
 
 
+async def test_regions_that_are_only_named_leave_little_behind(
+    conf: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.buses.MOST_UNTOUCHED", 3)
+    for number in range(10):
+        scope = Scope("111111111111", f"region-{number}")
+        first, second = conf.buses.find(scope, None), conf.buses.find(scope, "default")
+        assert first == second
+        async with conf.buses.lock(scope):
+            pass
+    assert len(conf.buses._known) == 6, "three buses, each under its name and its ARN"
+    assert len(conf.buses._locks) == 0
+    await conf.call("update_event_bus", Scope("111111111111", "region-9"), Name="default", Description="ours")
+    found = conf.buses.find(Scope("111111111111", "region-9"), None)
+    assert found is not None
+    assert found.described == {"Description": "ours"}
+
+
 async def test_delete_takes_the_tags_along_and_refuses_while_there_are_rules(conf: Configuration) -> None:
     tag = [{"Key": "k", "Value": "v"}]
     await conf.call("create_event_bus", Name="b", Tags=tag)

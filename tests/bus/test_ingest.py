@@ -195,6 +195,27 @@ async def test_kinds_with_long_names_are_not_kept() -> None:
     assert [len(event.body) > 600 for event, _ in bench.dispatch.planned] == [False, True] * 2 * SIGHTINGS
 
 
+async def test_the_views_of_many_buses_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bus.ingest.MOST_VIEWS", 4)
+    bench = Bench()
+    bench.ingest._find_bus = lambda scope, name: FakeBus(int(name or "0"))
+    for number in range(10):
+        await bench.put({**ENTRY, "EventBusName": str(number)})
+        assert len(bench.ingest._views) <= 4
+    assert len(bench.dispatch.planned) == 10
+
+
+async def test_selections_are_kept_up_to_a_number_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bus.event_kinds.REMEMBERED_SELECTIONS", 3)
+    bench = Bench({name: f'{{"detail":{{"{name}":[1]}}}}' for name in "ab"})
+    for kind in "xyz":
+        for detail in ("{}", '{"a":1}', '{"b":1}', '{"a":1,"b":1}'):
+            await bench.put({**ENTRY, "DetailType": kind, "Detail": detail})
+    (view,) = bench.ingest._views.values()
+    assert sum(len(kind._selections) for kind in view.kinds.values()) == 3
+    assert sorted(names for _, names in bench.dispatch.planned) == [["a"]] * 3 + [["a", "b"]] * 3 + [["b"]] * 3
+
+
 async def test_what_is_told_of_an_event_does_not_keep_it_from_its_targets() -> None:
     bench = Bench()
     bench.logging[SCOPE, "default"] = Logging(level=3, full=False)
