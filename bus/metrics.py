@@ -182,6 +182,8 @@ class Metrics(Collector):
     partner_latency: Histogram = field(default_factory=lambda: Histogram(MILLISECOND_BOUNDS))
     schedules: ScheduleCounts = field(default_factory=ScheduleCounts)
     rules: dict[RuleKey, RuleCounts] = field(default_factory=dict)
+    forgotten: RuleCounts = field(default_factory=RuleCounts)
+    """What the counters came to that were forgotten; the sums go on with it."""
     sources: dict[str, int] = field(default_factory=dict)
     matched: int = 0
     put_latency: Histogram = field(default_factory=lambda: Histogram(MILLISECOND_BOUNDS))
@@ -207,6 +209,13 @@ class Metrics(Collector):
         if counts is None:
             counts = self.rules[key] = RuleCounts()
         return counts
+
+    def forget(self, scope: Scope, bus: str, rule: str) -> None:
+        """Show the counters of a schedule that is gone no more; they are still in the sums."""
+        counts = self.rules.pop((scope, bus, rule), None)
+        if counts is not None:
+            for each in fields(RuleCounts):
+                setattr(self.forgotten, each.name, getattr(self.forgotten, each.name) + getattr(counts, each.name))
 
     def matched_event(self, source: str) -> None:
         """An event matched at least one rule."""
@@ -258,7 +267,7 @@ class Metrics(Collector):
             family = CounterMetricFamily(
                 each.name, HELP[each.name], labels=("Account", "Region", "EventBusName", "RuleName", "Source")
             )
-            total = 0
+            total = getattr(self.forgotten, each.name)
             for (scope, bus, rule), counts in self.rules.items():
                 value = getattr(counts, each.name)
                 total += value

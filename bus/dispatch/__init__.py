@@ -230,11 +230,19 @@ class Dispatch:
 
     def forget_lanes(self) -> None:
         """Let go of lanes that have nothing in hand and whose route is known no more."""
-        for number, lane in list(self._lanes.items()):
-            if lane.idle and self._route(number) is None:
-                if lane.timer is not None:
-                    lane.timer.cancel()
-                del self._lanes[number]
+        gone = [lane for number, lane in self._lanes.items() if lane.idle and self._route(number) is None]
+        for lane in gone:
+            if lane.timer is not None:
+                lane.timer.cancel()
+            del self._lanes[lane.route.number]
+        self._forget_schedules(lane.route for lane in gone if not lane.route.bus)
+
+    def _forget_schedules(self, routes: Iterable[Route]) -> None:
+        """Let go of the counters of schedules that went with their last lane: those that fire once come without end."""
+        kept = {(lane.route.scope, lane.route.rule) for lane in self._lanes.values() if not lane.route.bus}
+        for route in routes:
+            if (route.scope, route.rule) not in kept:
+                self._metrics.forget(route.scope, route.bus, route.rule)
 
     def crowded(self, route: int) -> bool:
         """Whether the route's deliveries wait for a target that does not keep up, or that fails."""

@@ -562,6 +562,26 @@ async def test_lanes_of_forgotten_routes_are_let_go(store: SqliteStore) -> None:
     await bench.until_settled()
 
 
+async def test_the_counters_of_schedules_go_with_their_lanes(store: SqliteStore) -> None:
+    arn = "arn:aws:scheduler:us-east-1:111111111111:schedule/default/"
+    schedules = [
+        Route(number, SCOPE, "", f"default/{name}", arn + name, {"Id": name, "Arn": f"http://127.0.0.1:9/{number}"})
+        for number, name in ((1, "once"), (2, "again"), (3, "again"))
+    ]
+    bench = Bench(store, ManualClock(), *schedules, route(4))
+    await bench.put(1, 2, 3, 4)
+    await bench.until_settled()
+    await eventually(lambda: not bench.dispatch.waiting())
+    for number in (1, 2, 4):
+        del bench.routes[number]
+    bench.dispatch.forget_lanes()
+    shown = {rule: counts.Invocations for (_, _, rule), counts in bench.metrics.rules.items()}
+    assert shown == {"default/again": 2, "orders": 1}, "one is gone, one has a route, and rules' counters stay"
+    assert (
+        b'\nInvocations_total{Account="",EventBusName="",Region="",RuleName="",Source=""} 4.0' in bench.metrics.expose()
+    )
+
+
 async def test_an_immediate_target_needs_no_delivery(store: SqliteStore) -> None:
     bench = Bench(store, ManualClock(), route(1))
     now = bench.clock.now_ms()
