@@ -21,6 +21,10 @@ from rules.policy import Policy, Request, Verdict, read_policy
 
 PUT_EVENTS = "events:PutEvents"
 
+LONGEST_JUDGED = 2048
+"""Characters of a source and a detail-type together that a policy is asked about. Comparing a wildcard with question
+marks takes as many steps as policy and value have characters, multiplied: a megabyte would hold everybody up."""
+
 FindForeign = Callable[[Scope, str | None], tuple[Arn, Bus | None] | None]
 """The bus of another account that an ARN names; see `bus.buses.Buses.find_foreign`."""
 
@@ -71,23 +75,22 @@ class Admission:
 
     def put(self, call: Call, bus: Bus, source: str | None, detail_type: str | None) -> None:
         """Let an entry of PutEvents onto a bus; AccessDeniedException."""
-        if not _may_everything(call, bus):
-            self.demand(call, bus, PUT_EVENTS, [bus.arn], _event_context(source, detail_type, forwarded=False))
+        if _may_everything(call, bus):
+            return
+        if _is_too_long(source, detail_type):
+            raise self.refusal(call, PUT_EVENTS, bus.arn)
+        self.demand(call, bus, PUT_EVENTS, [bus.arn], _event_context(source, detail_type, forwarded=False))
 
     def takes(self, delivery: Delivery, arn: Arn) -> bool:
         """Whether the bus of that ARN takes an event that a rule sends on to it."""
 
-        def context() -> Known:
-            head = _read_head(delivery.event)
-            return _event_context(head.source, head.detail_type, forwarded=True)
-
-        return self._takes(delivery.route, arn, context)
+        return self._takes(delivery.route, arn, lambda: _read_head(delivery.event), forwarded=True)
 
     def takes_entry(self, route: Route, arn: Arn, source: str, detail_type: str) -> bool:
         """Whether the bus of that ARN takes an event that a schedule makes and puts on it."""
-        return self._takes(route, arn, lambda: _event_context(source, detail_type, forwarded=False))
+        return self._takes(route, arn, lambda: _Head(source, detail_type), forwarded=False)
 
-    def _takes(self, route: Route, arn: Arn, context: Callable[[], Known]) -> bool:
+    def _takes(self, route: Route, arn: Arn, read: Callable[[], _Head], *, forwarded: bool) -> bool:
         account, name = route.scope.account, str(arn)
         own = arn.account == account
         if own:
@@ -97,7 +100,11 @@ class Admission:
             bus = None if foreign is None else foreign[1]
         if bus is None or bus.policy is None:
             return own
-        verdict = _policy(bus).judge(self._principals.forwarding(route, bus.arn, context()))
+        head = read()
+        if _is_too_long(head.source, head.detail_type):
+            return False
+        context = _event_context(head.source, head.detail_type, forwarded=forwarded)
+        verdict = _policy(bus).judge(self._principals.forwarding(route, bus.arn, context))
         return verdict.allowed or (own and not verdict.denied)
 
     # -- operations
@@ -128,6 +135,10 @@ def _may_everything(call: Call, bus: Bus) -> bool:
 
 def _policy(bus: Bus) -> Policy:
     return _NOTHING if bus.policy is None else read_policy(bus.policy)
+
+
+def _is_too_long(source: str | None, detail_type: str | None) -> bool:
+    return len(source or "") + len(detail_type or "") > LONGEST_JUDGED
 
 
 def _event_context(source: str | None, detail_type: str | None, *, forwarded: bool) -> dict[str, str | list[str]]:

@@ -16,7 +16,7 @@ from bus.permissions.admission import Admission
 from bus.permissions.governed import OPERATIONS, Gate, Governed, governed
 from bus.permissions.principals import Principals
 from bus.scope import Call
-from bus.targets import Route
+from bus.targets import Delivery, Route
 from rules.arn import parse
 from rules.bus_policy import ACTIONS
 from tests.bus.configuration import OTHER, PATTERN, SCOPE, Configuration, configuration
@@ -108,6 +108,23 @@ async def test_no_bus_is_made_for_an_account_that_is_only_named(conf: Configurat
         found = conf.buses.find_foreign(SCOPE, arn)
         assert found is not None
         assert found[1] is None
+
+
+async def test_a_policy_is_not_asked_about_names_without_end(conf: Configuration) -> None:
+    await conf.call("create_event_bus", Name="b")
+    await allow(
+        conf, Condition={"StringLike": {"events:detail-type": "*" + "?a" * 2000 + "*"}}, Action="events:PutEvents"
+    )
+    admission = Admission(
+        Principals(Settings(), conf.clock), find=conf.buses.find, find_foreign=conf.buses.find_foreign
+    )
+    bus = conf.buses.require(SCOPE, "b")
+    with pytest.raises(ApiError, match="because no resource-based policy allows"):
+        admission.put(Call(OTHER), bus, "shop", "a" * 1_000_000)
+    admission.put(Call(SCOPE), bus, "shop", "a" * 1_000_000)
+    sent = Route(1, OTHER, "default", "r", "arn:aws:events:us-east-1:222222222222:rule/r", {"Id": "b", "Arn": BUS})
+    event = json.dumps({"source": "shop", "detail-type": "a" * 1_000_000}).encode()
+    assert not admission.takes(Delivery(sent, "id", event, event, 1, 0), parse(BUS))
 
 
 async def test_a_schedule_puts_nothing_on_a_bus_that_denies_it(conf: Configuration) -> None:
