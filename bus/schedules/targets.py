@@ -91,7 +91,11 @@ def api_arn(target_arn: str) -> str:
 def universal_api(arn: Arn) -> tuple[str, str] | None:
     """The service and API, as SDKs name them, of a universal target; None for any other."""
     found = _UNIVERSAL.fullmatch(arn.resource) if arn.service == "scheduler" else None
-    return None if found is None or arn.region or arn.account else (found[1], found[2][:1].lower() + found[2][1:])
+    return None if found is None or arn.region or arn.account else (found[1], _small(found[2]))
+
+
+def _small(name: str) -> str:
+    return name[:1].lower() + name[1:]
 
 
 class TargetChecks:
@@ -147,8 +151,11 @@ class TargetChecks:
     def _check_universal(self, target: Target, service: str, api: str) -> None:
         if _READING.match(api):
             raise validation(f"{api} API is not supported.")
-        if self._action_of(service, api) is None:
+        action = self._action_of(service, api)
+        if action is None:
             raise validation(f"{service} is not a supported service for a target, or has no API {api}.")
+        if _READING.match(_small(action.rpartition(":")[2])):  # an API is found in whatever case it is written
+            raise validation(f"{api} API is not supported.")
         _check_blocks(target, None)
         if target.get("Input") is None:
             raise validation("You must provide an input to set this target for your schedule.")

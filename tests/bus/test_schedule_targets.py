@@ -78,3 +78,10 @@ def test_apis_that_only_read(api: str) -> None:
     with pytest.raises(ApiError) as refused:
         CHECKS.accept({"Arn": arn, "RoleArn": ROLE, "Input": "{}"}, SCOPE)
     assert refused.value.code == "ValidationException"
+
+
+@pytest.mark.parametrize("api", ["receivemessage", "RECEIVEMESSAGE", "gETQUEUEURL"])
+def test_what_only_reads_is_refused_in_whatever_case(api: str) -> None:
+    target = {"Arn": f"arn:aws:scheduler:::aws-sdk:sqs:{api}", "RoleArn": ROLE, "Input": "{}"}
+    with pytest.raises(ApiError, match="API is not supported"):
+        CHECKS.accept(target, SCOPE)
