@@ -21,6 +21,7 @@ class Envelope(msgspec.Struct):
     detail: msgspec.Raw
     detail_type: str = msgspec.field(name="detail-type")
     resources: list[str] = []
+    replay_name: str | None = msgspec.field(name="replay-name", default=None)
 
 
 open_envelope = msgspec.json.Decoder(Envelope).decode
@@ -44,11 +45,11 @@ class Arrival(msgspec.Struct, gc=False):
     """The detail as targets receive it, once that is known."""
 
     @classmethod
-    def of_envelope(cls, envelope: Envelope, event_id: str, time: str, *, replay_name: str | None = None) -> Arrival:
+    def of_envelope(cls, envelope: Envelope, event_id: str, time: str) -> Arrival:
         """An event that was on a bus before; account and region stay those of its origin."""
         return cls(
             event_id, time, envelope.source, envelope.detail_type, bytes(envelope.detail).decode(), envelope.resources,
-            Scope(envelope.account, envelope.region), replay_name,
+            Scope(envelope.account, envelope.region), envelope.replay_name,
         )  # fmt: skip
 
     def fields(self) -> dict[str, object]:

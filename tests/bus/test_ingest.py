@@ -356,6 +356,17 @@ async def test_crossing_regions_gives_a_new_id_and_time() -> None:
     assert {**second, "id": 0, "time": 0} == {**first, "id": 0, "time": 0}
 
 
+@pytest.mark.parametrize("new_identity", [False, True])
+async def test_forwarding_does_not_hide_that_an_event_was_replayed(new_identity: bool) -> None:
+    bench = Bench({"live": '{"replay-name":[{"exists":false}]}', "replayed": '{"replay-name":["again"]}'})
+    arrival = Arrival("i", "2026-03-02T09:00:00Z", "shop", "OrderPlaced", "{}", (), SCOPE, "again")
+    await bench.ingest.put(SCOPE, "default", [arrival])
+    body = bench.dispatch.planned[0][0].body
+    assert await bench.ingest.forward(SCOPE, "default", body, new_identity=new_identity, luggage=Luggage())
+    assert [names for _, names in bench.dispatch.planned] == [["replayed"], ["replayed"]]
+    assert orjson.loads(bench.dispatch.planned[1][0].body)["replay-name"] == "again"
+
+
 async def test_forwarding_to_an_absent_bus_says_so() -> None:
     bench = Bench()
     await bench.put(ENTRY)
