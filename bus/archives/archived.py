@@ -32,6 +32,7 @@ class _Head(msgspec.Struct):
     region: str
     detail_type: str = msgspec.field(name="detail-type")
     resources: list[str] = []
+    replay_name: str | None = msgspec.field(name="replay-name", default=None)
 
 
 _read_head = msgspec.json.Decoder(_Head).decode
@@ -49,6 +50,11 @@ def measure(body: bytes) -> Measure:
     head, detail = _parted(body)
     named = _utf8_length(head.source) + _utf8_length(head.detail_type)
     return Measure(_seconds(head.time), len(detail) + named + OVERHEAD)
+
+
+def is_replayed(body: bytes) -> bool:
+    """Whether an event came out of an archive."""
+    return b',"replay-name":' in body and _parted(body)[0].replay_name is not None
 
 
 def arrival_of(body: bytes, event_id: str, replay_name: str) -> Arrival:

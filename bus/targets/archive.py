@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bus.archives.archived import measure
+from bus.archives.archived import is_replayed, measure
 from bus.store import NewArchived
 from bus.targets import Delivered, Delivery, Failed, Outcome
 
@@ -22,6 +22,10 @@ class ArchiveTarget:
         number = self._find(delivery.route.rule_arn)
         if number is None:
             return Delivered()  # the archive was deleted a moment ago, and what it held goes with it
+        if is_replayed(delivery.event):
+            # The managed pattern says so as well, but an `$or` in it may say otherwise; a replay that archives what it
+            # replays, at the same instants, would never come to its end.
+            return Delivered()
         time, size = measure(delivery.event)
         return Delivered(archives=(NewArchived(number, time, size),))
 

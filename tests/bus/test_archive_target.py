@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from bus.scope import Scope
 from bus.store import NewArchived
 from bus.targets import Delivered, Delivery, Failed, Route
@@ -26,6 +28,14 @@ def test_the_whole_event_goes_to_the_archive_of_the_rule() -> None:
 
 def test_an_archive_that_is_gone_takes_nothing_and_holds_nobody_up() -> None:
     assert ArchiveTarget({}.get).deliver_now(DELIVERY) == Delivered()
+
+
+def test_what_came_out_of_an_archive_goes_into_none() -> None:
+    target = ArchiveTarget({RULE: 7}.get)
+    replayed = replace(DELIVERY, event=EVENT.replace(b'"resources"', b'"replay-name":"r","resources"'))
+    assert target.deliver_now(replayed) == Delivered()
+    only_told_of = replace(DELIVERY, event=EVENT.replace(b'"detail":{}', b'"detail":{"a":1,"replay-name":"r"}'))
+    assert target.deliver_now(only_told_of) != Delivered()
 
 
 async def test_there_is_no_other_way_in() -> None:
