@@ -14,8 +14,8 @@ from bus.arrival import Arrival
 from bus.clock import IdSource, ManualClock
 from bus.errors import ApiError, StoreUnavailable
 from bus.metrics import Metrics
+from bus.origins.cloudtrail import LARGEST, MOST_REASONS, SLICE, CloudTrail, read_file, unpack
 from bus.scope import Scope
-from bus.sources.cloudtrail import LARGEST, MOST_REASONS, SLICE, CloudTrail, read_file, unpack
 
 SCOPE = Scope("000000000000", "us-east-1")
 FOLDER = Path(__file__).parents[1] / "cases/cloudtrail"
