@@ -25,7 +25,7 @@ from msgspec import UNSET
 from rules.arrays import Choice, consistent
 from rules.lookup import Lookup
 from rules.operators import Alternative, AnythingBut, Exists, Scalar
-from rules.plan import Many
+from rules.values import Many
 
 REMEMBERED_VALUES = 1024
 REMEMBERED_LENGTH = 256

@@ -11,15 +11,13 @@ From the bottom up:
 * Forks that mention `detail` are kept apart. For each different set of conditions that such forks put on the rest of
   the envelope (source, detail-type, …) there is one *gate*, filed like a fork. When an event comes as envelope and text
   of its detail and no gate opens, no rule can need the detail, and its text is not even decoded.
-* Values come from a plan (`rules.plan`): decoded text gives only what the paths name. Before that, a few bytes of the
-  text may prove that there is nothing to be found (`rules.prefilter`).
+* Values come from a plan (`rules.plan`): decoded text gives only what the paths name.
 
 What it costs, and what was weighed against it (CPython 3.11, one shared core, events of 0.9 KB that `orjson.loads`
 decodes in 2.9 µs; `benchmarks/rules.py` measures again):
 
-    decoding the named paths           1.0 µs    stepping over the text is 0.97 of it; decoding all of it 2.6 µs
-    accounting for keys                0.4 µs a key; a decoder that reports every key to Python took 0.6 µs more
-    proof that no rule can match       1.2 µs in place of all other work
+    decoding the named paths           0.8 to 1.2 µs: stepping over the text is 0.7 of it; decoding all of it takes 2.9
+    that no key repeated               nothing (`rules.ordered`); counting the keys in the text took 0.25 µs for each
     a value seen before                0.1 µs, whatever the number of rules and their operators
     exact, prefix, suffix, any case    0.1 µs a length in use: dictionaries; a trie costs 0.1 µs for each character
     numbers                            0.5 µs: one bisection, then a list; numbers of an array that no end point
@@ -52,8 +50,8 @@ from rules.flatten import parse_event
 from rules.narrowing import REMEMBERED_PAIRS, SIGHTINGS, Pair, narrow
 from rules.operators import Alternative, AnythingBut, Constant, Exists, Number, Numeric
 from rules.pattern import Leaf, Pattern
-from rules.plan import Plan, Values
-from rules.prefilter import Prefilter
+from rules.plan import Plan
+from rules.values import Values
 
 RuleId = TypeVar("RuleId", bound=Hashable)
 
@@ -111,7 +109,6 @@ class MatchIndex(Generic[RuleId]):
         "_matchers",
         "_narrowings",
         "_paths",
-        "_prefilter",
         "_rules",
         "_ungated",
         "_whole",
@@ -144,9 +141,6 @@ class MatchIndex(Generic[RuleId]):
 
         Text that is no JSON object raises EventError, unless the part that was read shows that no rule can match.
         """
-        prefilter = self._prefilter
-        if prefilter.useful and prefilter.rules_out(data):
-            return []
         return self._match(self._whole.of_text(data))
 
     def match_event(self, fields: Mapping[str, Any], detail: bytes) -> list[RuleId]:
@@ -248,7 +242,6 @@ class MatchIndex(Generic[RuleId]):
         asked = self._conditions.variety.keys()
         self._paths = paths if paths is not None and paths.order.keys() == asked else _Paths(list(asked))
         self._whole = self._paths.whole
-        self._prefilter = Prefilter([*self._front.tables.items(), *self._deep.tables.items()])
         order = self._paths.order
         self._matchers = (Matcher(self._front, order), Matcher(self._gating, order), Matcher(self._deep, order))
 
