@@ -40,18 +40,20 @@ is made again when next needed; for 10,000 ranges on one path that takes some 60
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from msgspec import UNSET
 
-from rules.anchors import Anchors, Condition, Entry, Matcher
+from rules.anchors import Anchors, Matcher
+from rules.conditions import Condition, Conditions
 from rules.flatten import parse_event
+from rules.hits import Entry
 from rules.narrowing import REMEMBERED_PAIRS, SIGHTINGS, Pair, narrow
-from rules.operators import Alternative, AnythingBut, Constant, Exists, Number, Numeric
-from rules.pattern import Leaf, Pattern
+from rules.pattern import Pattern
 from rules.plan import Plan
 from rules.values import Values
+from rules.verdicts import CONDITION_LIMIT, Verdicts
 
 RuleId = TypeVar("RuleId", bound=Hashable)
 
@@ -62,9 +64,6 @@ _DETAIL = "detail."
 _GATE = object()
 _NESTED = frozenset((dict, list))
 _DETAIL_ARRAYS = 1_000_000_000
-
-_LIKELIHOOD: dict[type, float] = {Exists: 0.9, AnythingBut: 0.95, Constant: 0.4, Numeric: 0.5}
-"""How likely a field is to satisfy an alternative, for those that do not name a value."""
 
 
 class _Paths:
@@ -101,6 +100,7 @@ class MatchIndex(Generic[RuleId]):
 
     __slots__ = (
         "_conditions",
+        "_decide",
         "_deep",
         "_filed",
         "_front",
@@ -116,7 +116,7 @@ class MatchIndex(Generic[RuleId]):
 
     def __init__(self, rules: Mapping[RuleId, Pattern]) -> None:
         self._rules: dict[RuleId, Pattern] = {}
-        self._conditions = _Conditions()
+        self._conditions = Conditions()
         self._front = Anchors()
         self._gating = Anchors()
         self._deep = Anchors()
@@ -134,14 +134,14 @@ class MatchIndex(Generic[RuleId]):
 
     def match(self, event: Mapping[str, Any]) -> list[RuleId]:
         """The rules that match an event as `json.loads` or `parse_event` gives it."""
-        return self._match(self._whole.of_event(event))
+        return [*self._decide(self._whole.of_event(event))]
 
     def match_json(self, data: bytes) -> list[RuleId]:
         """The rules that match an event's JSON text.
 
         Text that is no JSON object raises EventError, unless the part that was read shows that no rule can match.
         """
-        return self._match(self._whole.of_text(data))
+        return [*self._decide(self._whole.of_text(data))]
 
     def match_event(self, fields: Mapping[str, Any], detail: bytes) -> list[RuleId]:
         """The rules that match an event in two parts: the members other than `detail`, and the text of `detail`.
@@ -150,12 +150,12 @@ class MatchIndex(Generic[RuleId]):
         """
         if not ENVELOPE.issuperset(fields) and any(key == "detail" or key.startswith(_DETAIL) for key in fields):
             return self.match({**fields, "detail": parse_event(detail)})
-        front, gates, deep = self._matchers
+        front, gates, _ = self._matchers
         envelope = self._paths.of_envelope(fields)
+        if self._ungated or gates.matches(envelope):
+            return [*self._decide([*envelope, *self._paths.of_detail(detail)])]
         results: dict[Any, None] = {}
         front.match(envelope, results)
-        if self._ungated or gates.matches(envelope):
-            deep.match([*envelope, *self._paths.of_detail(detail)], results)
         return list(results)
 
     def match_parts(
@@ -185,17 +185,23 @@ class MatchIndex(Generic[RuleId]):
 
     def _match_detail(self, detail: bytes) -> list[RuleId]:
         """The rules that match, of an index whose rules ask of the detail only."""
-        results: dict[Any, None] = {}
-        self._matchers[2].match(self._paths.of_detail(detail), results)
-        return list(results)
+        return [*self._decide(self._paths.of_detail(detail))]
 
-    def _match(self, values: Values) -> list[RuleId]:
+    def _first_decide(self, values: Values) -> Iterable[Any]:
+        """Stands in for `_decide` until it is first needed."""
+        self._decide: Callable[[Values], Iterable[Any]] = self._ask
+        if 0 < len(self._conditions) <= CONDITION_LIMIT:
+            forks = (filed.entry.conditions for forks in self._filed.values() for filed in forks)
+            self._decide = Verdicts(forks, self._paths.order, self._ask).of
+        return self._decide(values)
+
+    def _ask(self, values: Values) -> Iterable[Any]:
         """Without gates: once the values are there, the forks behind them cost less than they do."""
         front, _, deep = self._matchers
         results: dict[Any, None] = {}
         front.match(values, results)
         deep.match(values, results)
-        return list(results)
+        return results
 
     # Changing
 
@@ -238,6 +244,7 @@ class MatchIndex(Generic[RuleId]):
         return copied
 
     def _finish(self, paths: _Paths | None) -> None:
+        self._decide = self._first_decide
         self._narrowings: dict[Pair, int | _Narrowing[RuleId]] = {}
         asked = self._conditions.variety.keys()
         self._paths = paths if paths is not None and paths.order.keys() == asked else _Paths(list(asked))
@@ -324,63 +331,3 @@ class _Gate:
 
     def used(self, more: int) -> _Gate:
         return _Gate(self.entry, self.anchor, self.users + more)
-
-
-class _Conditions:
-    """The conditions in use, each once, and how many different ones every path has."""
-
-    __slots__ = ("_held", "_users", "variety")
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[str, Leaf], Condition] = {}
-        self._users: dict[Condition, int] = {}
-        self.variety: dict[str, int] = {}
-
-    def copy(self) -> _Conditions:
-        copied = _Conditions()
-        copied._held = self._held.copy()
-        copied._users = self._users.copy()
-        copied.variety = self.variety.copy()
-        return copied
-
-    def take(self, pattern: Pattern) -> list[tuple[Condition, ...]]:
-        """The forks of a pattern as conditions, forks that ask the same only once."""
-        forks = {tuple(fork.items()): None for fork in pattern.forks}
-        return [tuple(self._use(path, leaf) for path, leaf in fork) for fork in forks]
-
-    def _use(self, path: str, leaf: Leaf) -> Condition:
-        condition = self._held.get((path, leaf))
-        if condition is None:
-            condition = self._held[path, leaf] = Condition(path, leaf)
-            self.variety[path] = self.variety.get(path, 0) + 1
-        self._users[condition] = self._users.get(condition, 0) + 1
-        return condition
-
-    def release(self, conditions: Sequence[Condition]) -> None:
-        for condition in conditions:
-            self._users[condition] -= 1
-            if not self._users[condition]:
-                del self._users[condition]
-                del self._held[condition.path, condition.leaf]
-                self.variety[condition.path] -= 1
-                if not self.variety[condition.path]:
-                    del self.variety[condition.path]
-
-    def cost(self, condition: Condition) -> float:
-        """An estimate of how many events satisfy a condition: the more values rules name, the rarer is each."""
-        return sum(self._likelihood(condition.path, alternative) for alternative in condition.leaf)
-
-    def _likelihood(self, path: str, alternative: Alternative) -> float:
-        number = _named_number(alternative)
-        if number is not None:
-            # A measured fraction hardly ever comes twice.
-            return (0.2 if number.is_integer() else 0.02) / self.variety[path]
-        return _LIKELIHOOD.get(type(alternative)) or 0.3 / self.variety[path]
-
-
-def _named_number(alternative: Alternative) -> float | None:
-    if isinstance(alternative, Number):
-        return alternative.value
-    if isinstance(alternative, Numeric) and alternative.low == alternative.high:
-        return alternative.low
-    return None

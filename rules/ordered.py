@@ -67,6 +67,8 @@ def _object(step: Step) -> Any:
 
 def _member(step: Step) -> Any:
     """The type of what a key that leads to a step may hold."""
+    if step.numbers:
+        return int | float
     single: Any = _object(step) if step.children else _Scalar
     return (list[single] if step.array else single) | _Scalar
 

@@ -40,6 +40,8 @@ LESSON_EVERY = 512
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, OverflowError, UnicodeError)
 """What msgspec may say to text: the exact reader then decides."""
 
+_NUMBERS = frozenset((int, float))
+
 Read = Callable[[bytes], Values]
 
 
@@ -125,10 +127,12 @@ def _adapted(step: Step, value: Any) -> Step:
     """A step that expects keys in the order in which they come in a value, and arrays where it has them."""
     adapted = Step(step.index, array=type(value) is list or (step.array and type(value) is not dict))
     adapted.children = step.children
-    for member in value if type(value) is list else (value,):
-        if type(member) is dict:
-            keys = _reordered(adapted.children, member)
-            adapted.children = {key: _adapted(adapted.children[key], member.get(key)) for key in keys}
+    objects = [member for member in (value if type(value) is list else (value,)) if type(member) is dict]
+    for member in objects:
+        keys = _reordered(adapted.children, member)
+        adapted.children = {key: _adapted(adapted.children[key], member.get(key)) for key in keys}
+    for key, child in adapted.children.items():
+        child.numbers = adapted.array and all(type(member.get(key)) in _NUMBERS for member in objects)
     return adapted
 
 
@@ -209,4 +213,4 @@ class _Source:
                 yield None
             value = f"value{child.index}"
             yield f"{value} = [element[{self._key(key)}] for element in array{number}]"
-            yield f"{value} = Many({value}, {number}) if {value} else UNSET"
+            yield f"{value} = Many({value}, {number}, {child.numbers}) if {value} else UNSET"

@@ -22,44 +22,64 @@ Values = Sequence[Any]
 class Many:
     """The values of one path in one event, when they are several or lie below an array."""
 
-    __slots__ = ("_runs", "constrained", "values")
-    __hash__ = None  # type: ignore[assignment]  # never to be taken for a scalar
+    __slots__ = ("array", "numbers", "values")
 
-    def __init__(self, values: list[Any] | None = None, array: int | None = None) -> None:
-        """`values` are the scalars of an array or, with `array`, members of the elements of the array so numbered."""
-        self.values: list[Scalar] = [] if values is None else values
-        self.constrained = array is not None
-        self._runs: list[tuple[int, Membership, int | None]] = [] if values is None else [(len(values), (), array)]
+    def __init__(self, values: list[Any], array: int = 0, numbers: bool = False) -> None:
+        """`values` are the scalars of an array or, with `array`, members of the elements of the array so numbered.
 
-    def add(self, value: Any, membership: Membership) -> None:
-        self.values.append(value)
-        self._runs.append((1, membership, None))
-        self.constrained = self.constrained or bool(membership)
+        `numbers` says that it is known that they are numbers.
+        """
+        self.values: list[Scalar] = values
+        self.array = array
+        self.numbers = numbers
 
     def memberships(self) -> list[Membership]:
         """The membership of every value."""
-        found: list[Membership] = []
-        for count, membership, array in self._runs:
-            if array is None:
-                found += [membership] * count
-            else:
-                found += [(*membership, (array, index)) for index in range(count)]
-        return found
+        if self.array:
+            return [((self.array, index),) for index in range(len(self.values))]
+        return [()] * len(self.values)
+
+    @property
+    def constrained(self) -> bool:
+        """Whether some value lies in an element of an array."""
+        return self.array != 0
+
+
+class Scattered(Many):
+    """Values that are not one column of one array, each with its own membership."""
+
+    __slots__ = ("places",)
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.places: list[Membership] = []
+
+    def add(self, value: Any, membership: Membership) -> None:
+        self.values.append(value)
+        self.places.append(membership)
+
+    def memberships(self) -> list[Membership]:
+        return self.places
+
+    @property
+    def constrained(self) -> bool:
+        return any(self.places)
 
 
 class Step:
     """One step of the paths: where keys lead, in the order in which they are expected, and what ends here.
 
     `index` is that of the path that ends here, or -1. `array` says that an array of objects is expected here, or of
-    scalars where nothing leads on.
+    scalars where nothing leads on; `numbers` that nothing but numbers is, where it leads on to a path's end.
     """
 
-    __slots__ = ("array", "children", "index")
+    __slots__ = ("array", "children", "index", "numbers")
 
-    def __init__(self, index: int = -1, *, array: bool = False) -> None:
+    def __init__(self, index: int = -1, *, array: bool = False, numbers: bool = False) -> None:
         self.children: dict[str, Step] = {}
         self.index = index
         self.array = array
+        self.numbers = numbers
 
     def child(self, key: str) -> Step | None:
         """Where a key of an event leads; a key with dots may spell several steps."""
@@ -83,7 +103,7 @@ def step_tree(paths: Sequence[str]) -> Step:
 
 
 def collect(event: Mapping[str, Any], root: Step, size: int, arrays: int) -> Values:
-    """The values in a decoded event; its arrays are numbered from `arrays` on."""
+    """The values in a decoded event; its arrays are numbered from behind `arrays` on."""
     found: list[Any] = [UNSET] * size
     todo: list[tuple[Any, Step, Membership]] = [(event, root, ())]
     while todo:
@@ -116,6 +136,8 @@ def _put(found: list[Any], index: int, value: Any, membership: Membership) -> No
     if held is UNSET and not membership:
         found[index] = value
         return
-    if type(held) is not Many:
-        found[index] = Many() if held is UNSET else Many([held])
+    if type(held) is not Scattered:
+        found[index] = Scattered()
+        if held is not UNSET:
+            found[index].add(held, ())
     found[index].add(value, membership)

@@ -66,7 +66,7 @@ def plain(values: Any) -> list[Any]:
     """Values in a form that can be compared: without the numbers of arrays, which may differ."""
     shown = []
     for value in values:
-        many = value if type(value) is Many else Many([] if value is msgspec.UNSET else [value])
+        many = value if isinstance(value, Many) else Many([] if value is msgspec.UNSET else [value])
         places = [tuple(index for _, index in membership) for membership in many.memberships()]
         shown.append(sorted(zip(map(repr, many.values), places, strict=True)))
     return shown
