@@ -11,7 +11,7 @@ which of them a value excludes, mostly none.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import UNSET
@@ -120,41 +120,29 @@ class Matcher:
 
     __slots__ = ("_order", "_tables")
 
-    def __init__(self, anchors: Anchors, order: Mapping[str, int]) -> None:
+    def __init__(self, anchors: Iterable[Anchors], order: Mapping[str, int]) -> None:
         self._order = order
-        self._tables = [(order[path], table.hits) for path, table in anchors.tables.items()]
+        self._tables = [(order[path], table.hits) for each in anchors for path, table in each.tables.items()]
 
-    def match(self, values: Values, results: dict[Hashable, None]) -> None:
-        """Add the results that an event with these values brings up."""
+    def match(self, values: Values) -> Collection[Any]:
+        """The results that an event with these values brings up."""
+        certain: Collection[Any] = ()
+        results: dict[Hashable, None] | None = None
         for index, hit_map in self._tables:
-            value = values[index]
-            if isinstance(value, Many):
-                self._match_many(hit_map, value, values, results)
+            hits = hit_map[values[index]]
+            if hits is NOTHING:
                 continue
-            hits = hit_map[value]
-            if hits is not NOTHING:
-                results.update(hits.certain)
-                for entry in hits.candidates:
-                    if entry.result not in results and self._holds(entry, values):
-                        results[entry.result] = None
-
-    def matches(self, values: Values) -> bool:
-        """Whether an event with these values brings up anything."""
-        results: dict[Hashable, None] = {}
-        self.match(values, results)
-        return bool(results)
-
-    def _match_many(self, hit_map: HitMap, many: Many, values: Values, results: dict[Hashable, None]) -> None:
-        """Every value may bring up entries; where arrays matter, so may the absence that is judged while picking."""
-        candidates: dict[Entry, None] = {}
-        for hits in hit_map.of_several(many):
-            results.update(hits.certain)
-            candidates.update(dict.fromkeys(hits.candidates))
-        if many.constrained:
-            candidates.update((entry, None) for entry in hit_map.absent if entry.rest)
-        for entry in candidates:
-            if entry.result not in results and self._holds_in_arrays(entry, values):
-                results[entry.result] = None
+            if not hits.candidates and not certain and results is None:
+                certain = hits.certain
+                continue
+            if results is None:
+                results = dict.fromkeys(certain)
+            results.update(dict.fromkeys(hits.certain))
+            holds = self._holds_in_arrays if isinstance(values[index], Many) else self._holds
+            for entry in hits.candidates:
+                if entry.result not in results and holds(entry, values):
+                    results[entry.result] = None
+        return certain if results is None else results
 
     def _holds(self, entry: Entry, values: Values) -> bool:
         """Whether the other conditions of an entry hold, given that a scalar outside all arrays brought it up."""

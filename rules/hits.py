@@ -60,23 +60,9 @@ class Hits:
     __slots__ = ("candidates", "certain")
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        self.certain: dict[Hashable, None] = {}
-        candidates: dict[Entry, None] = {}
-        for entry in entries:
-            if entry.rest:
-                candidates[entry] = None
-            else:
-                self.certain[entry.result] = None
-        self.candidates = tuple(candidates)
-
-    @staticmethod
-    def together(several: Iterable[Hits]) -> Hits:
-        """What several values bring up."""
-        merged = Hits(())
-        for hits in several:
-            merged.certain.update(hits.certain)
-            merged.candidates += hits.candidates
-        return merged
+        entries = tuple(entries)
+        self.certain: Sequence[Hashable] = tuple(dict.fromkeys(entry.result for entry in entries if not entry.rest))
+        self.candidates: Sequence[Entry] = tuple(dict.fromkeys(entry for entry in entries if entry.rest))
 
 
 NOTHING = Hits(())
@@ -180,7 +166,11 @@ class HitMap(dict[Any, Hits]):
         place = (several, many.constrained)
         hits = self._merged.get(place)
         if hits is None:
-            hits = Hits.together(several)
+            hits = Hits(())
+            hits.certain = tuple({result: None for each in several for result in each.certain})
+            # Where arrays matter, absence is judged while picking.
+            judged = [entry for entry in self.absent if entry.rest] if many.constrained else []
+            hits.candidates = tuple(dict.fromkeys([*judged, *(entry for each in several for entry in each.candidates)]))
             if len(self._merged) < self._limit:
                 self._merged[place] = hits
         return hits

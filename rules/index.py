@@ -40,7 +40,7 @@ is made again when next needed; for 10,000 ranges on one path that takes some 60
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from msgspec import UNSET
@@ -104,15 +104,19 @@ class MatchIndex(Generic[RuleId]):
         "_deep",
         "_filed",
         "_front",
+        "_front_matcher",
+        "_gate_matcher",
         "_gates",
         "_gating",
-        "_matchers",
         "_narrowings",
         "_paths",
         "_rules",
         "_ungated",
         "_whole",
     )
+
+    _decide: Callable[[Values], Collection[Any]]
+    _paths: _Paths
 
     def __init__(self, rules: Mapping[RuleId, Pattern]) -> None:
         self._rules: dict[RuleId, Pattern] = {}
@@ -150,13 +154,10 @@ class MatchIndex(Generic[RuleId]):
         """
         if not ENVELOPE.issuperset(fields) and any(key == "detail" or key.startswith(_DETAIL) for key in fields):
             return self.match({**fields, "detail": parse_event(detail)})
-        front, gates, _ = self._matchers
         envelope = self._paths.of_envelope(fields)
-        if self._ungated or gates.matches(envelope):
+        if self._ungated or self._gate_matcher.match(envelope):
             return [*self._decide([*envelope, *self._paths.of_detail(detail)])]
-        results: dict[Any, None] = {}
-        front.match(envelope, results)
-        return list(results)
+        return [*self._front_matcher.match(envelope)]
 
     def match_parts(
         self, source: str, detail_type: str, fields: Callable[[], Mapping[str, Any]], detail: Callable[[], bytes]
@@ -187,21 +188,15 @@ class MatchIndex(Generic[RuleId]):
         """The rules that match, of an index whose rules ask of the detail only."""
         return [*self._decide(self._paths.of_detail(detail))]
 
-    def _first_decide(self, values: Values) -> Iterable[Any]:
+    def _first_decide(self, values: Values) -> Collection[Any]:
         """Stands in for `_decide` until it is first needed."""
-        self._decide: Callable[[Values], Iterable[Any]] = self._ask
+        # Without gates: once the values are there, the forks behind them cost less than they do.
+        ask = Matcher((self._front, self._deep), self._paths.order).match
+        self._decide = ask
         if 0 < len(self._conditions) <= CONDITION_LIMIT:
             forks = (filed.entry.conditions for forks in self._filed.values() for filed in forks)
-            self._decide = Verdicts(forks, self._paths.order, self._ask).of
+            self._decide = Verdicts(forks, self._paths.order, ask).of
         return self._decide(values)
-
-    def _ask(self, values: Values) -> Iterable[Any]:
-        """Without gates: once the values are there, the forks behind them cost less than they do."""
-        front, _, deep = self._matchers
-        results: dict[Any, None] = {}
-        front.match(values, results)
-        deep.match(values, results)
-        return results
 
     # Changing
 
@@ -249,8 +244,8 @@ class MatchIndex(Generic[RuleId]):
         asked = self._conditions.variety.keys()
         self._paths = paths if paths is not None and paths.order.keys() == asked else _Paths(list(asked))
         self._whole = self._paths.whole
-        order = self._paths.order
-        self._matchers = (Matcher(self._front, order), Matcher(self._gating, order), Matcher(self._deep, order))
+        self._front_matcher = Matcher((self._front,), self._paths.order)
+        self._gate_matcher = Matcher((self._gating,), self._paths.order)
 
     def _file(self, rule: RuleId, forks: Sequence[tuple[Condition, ...]]) -> None:
         filed = []

@@ -14,7 +14,7 @@ Large rule sets have too many combinations, and are not worth filing a second ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from itertools import chain, combinations
 from typing import Any
 
@@ -31,7 +31,7 @@ PATIENCE = 8
 """As for values: the memory starts over when it has turned away so many times what it holds."""
 
 Results = tuple[Hashable, ...]
-Decide = Callable[[Values], Iterable[Hashable]]
+Decide = Callable[[Values], Collection[Any]]
 
 
 class Verdicts:
