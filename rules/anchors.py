@@ -126,35 +126,28 @@ class Matcher:
 
     def match(self, values: Values) -> Collection[Any]:
         """The results that an event with these values brings up."""
-        certain: Collection[Any] = ()
-        results: dict[Hashable, None] | None = None
+        certain: Sequence[Hashable] = ()
+        candidates: Sequence[Entry] = ()
         for index, hit_map in self._tables:
             hits = hit_map[values[index]]
-            if hits is NOTHING:
-                continue
-            if not hits.candidates and not certain and results is None:
-                certain = hits.certain
-                continue
-            if results is None:
-                results = dict.fromkeys(certain)
-            results.update(dict.fromkeys(hits.certain))
-            holds = self._holds_in_arrays if isinstance(values[index], Many) else self._holds
-            for entry in hits.candidates:
-                if entry.result not in results and holds(entry, values):
-                    results[entry.result] = None
-        return certain if results is None else results
+            if hits is not NOTHING:
+                certain = (*certain, *hits.certain) if certain else hits.certain
+                candidates = (*candidates, *hits.candidates) if candidates else hits.candidates
+        if not candidates:
+            return dict.fromkeys(certain) if len(certain) > 1 else certain
+        results = dict.fromkeys(certain)
+        holds = self._holds if type(values) is tuple else self._holds_in_arrays
+        for entry in candidates:
+            if entry.result not in results and holds(entry, values):
+                results[entry.result] = None
+        return results
 
     def _holds(self, entry: Entry, values: Values) -> bool:
-        """Whether the other conditions of an entry hold, given that a scalar outside all arrays brought it up."""
+        """Whether the other conditions of an entry hold, where all values are scalars or absent."""
         order = self._order
         for condition in entry.rest:
             value = values[order[condition.path]]
-            if value is UNSET:
-                if not condition.absence:
-                    return False
-            elif isinstance(value, Many):
-                return self._holds_in_arrays(entry, values)
-            elif not condition.accepts(value):
+            if not (condition.absence if value is UNSET else condition.accepts(value)):
                 return False
         return True
 

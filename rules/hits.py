@@ -11,7 +11,7 @@ What is remembered never changes an answer, so threads need no lock.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -76,20 +76,21 @@ class HitMap(dict[Any, Hits]):
         "_accepted",
         "_at_points",
         "_bisects",
+        "_columns",
         "_excluded",
         "_excludes",
         "_exclusions",
         "_find_excluded",
         "_find_text",
         "_gaps",
+        "_judged",
         "_limit",
         "_merged",
+        "_others",
         "_points",
         "_present",
-        "_recalls_nothing",
         "_shared",
         "_turned_away",
-        "absent",
     )
 
     def __init__(
@@ -104,44 +105,44 @@ class HitMap(dict[Any, Hits]):
         self._excluded = excluded
         self._exclusions = tuple(exclusions.values())
         self._present = tuple(present)
-        self.absent = tuple(absent)
-        self._absent = Hits(self.absent) if self.absent else NOTHING
+        absent = tuple(absent)
+        self._judged = [entry for entry in absent if entry.rest]
+        self._absent = Hits(absent) if absent else NOTHING
         self._limit = REMEMBERED_VALUES + 2 * len(accepted)
         self._turned_away = 0
         self._merged: dict[tuple[frozenset[Hits], bool], Hits] = {}
         self._shared: dict[tuple[Sequence[Entry], Sequence[Exclusion]], Hits] = {}
         self._find_text, self._find_excluded = accepted.text_finder(), excluded.text_finder()
         self._excludes = bool(self._exclusions)
-        self._recalls_nothing = not accepted.literal
+        self._others = self._share((), ())
+        """What strings hit that no alternative names."""
         self._bisects = not accepted.reads_addresses
         # The infinity holds the place behind the last number; nothing comparable equals it.
         self._points = sorted({*accepted.points(), *excluded.points(), _INFINITY})
         self._at_points: list[Hits | None] = [None] * len(self._points)
         self._gaps: list[Hits | None] = [None] * len(self._points)
+        self._columns: list[Hits | None] = [None] * len(self._points)
 
     def __missing__(self, value: Any) -> Hits:
         kind = type(value)
-        if kind is float and self._bisects and -_EXACT <= value <= _EXACT:  # so is no NaN, of decoded events
-            gap = bisect_left(self._points, value)
-            known = self._at_points if self._points[gap] == value else self._gaps
-            return known[gap] or self._learn_gap(known, gap, value)
         if kind is str:
             found = self._find_text(value)
-            if self._excludes:
-                hits = self._share(found, self._find_excluded(value))
-            elif found or self._present:
-                hits = self._share(found, ())
-            elif self._recalls_nothing:
-                hits = NOTHING
-            else:
-                return NOTHING
-            if len(value) <= REMEMBERED_LENGTH:
-                self._remember(value, hits)
+            excluded = self._find_excluded(value) if self._excludes else ()
+            hits = self._share(found, excluded) if found or excluded else self._others
+            if len(self) >= self._limit:
+                self._turn_away()
+            elif len(value) <= REMEMBERED_LENGTH:
+                self[value] = hits
             return hits
-        if kind is int or kind is float:
-            hits = self._find_number(value)
-            if kind is int and 1 < value < _EXACT:  # 1 and True are one key to a dictionary, and so are 0 and False
-                self._remember(value, hits)
+        if kind is float or kind is int:
+            if not self._bisects or not -_EXACT <= value <= _EXACT:  # nor does NaN, of decoded events
+                return self._share(self._accepted.find_number(value), self._excluded.find_number(value))
+            gap = bisect_left(self._points, value)
+            known = self._at_points if self._points[gap] == value else self._gaps
+            hits = known[gap] or self._learn_gap(known, gap, value)
+            # 1 and True are one key to a dictionary, and so are 0 and False. Fractions hardly ever come twice.
+            if kind is int and value > 1 and len(self) < self._limit:
+                self[value] = hits
             return hits
         if isinstance(value, Many):
             return self._merge(value)
@@ -150,61 +151,57 @@ class HitMap(dict[Any, Hits]):
             return self._absent
         return self._share(self._accepted.find_constant(value), self._excluded.find_constant(value))
 
-    def of_several(self, many: Many) -> Iterable[Hits]:
-        """What several scalars bring up; numbers without a named one among or between them are looked up once."""
+    def _merge(self, many: Many) -> Hits:
+        """What several scalars bring up together; not the same `Hits` for values that array elements tell apart.
+
+        Numbers without a named one among or between them are looked up once.
+        """
         values: list[Any] = many.values
         if self._bisects and (many.numbers or _NUMBERS.issuperset(map(type, values))):
             least, most = min(values), max(values)
-            points = self._points
-            if least >= -_EXACT and most <= _EXACT and bisect_left(points, least) == bisect_right(points, most):
-                return (self[least],)
-        return {self[value] for value in values}
-
-    def _merge(self, many: Many) -> Hits:
-        """What several scalars bring up together; not the same `Hits` for values that array elements tell apart."""
-        several = frozenset(self.of_several(many))
-        place = (several, many.constrained)
-        hits = self._merged.get(place)
-        if hits is None:
-            hits = Hits(())
-            hits.certain = tuple({result: None for each in several for result in each.certain})
-            # Where arrays matter, absence is judged while picking.
-            judged = [entry for entry in self.absent if entry.rest] if many.constrained else []
-            hits.candidates = tuple(dict.fromkeys([*judged, *(entry for each in several for entry in each.candidates)]))
+            gap = bisect_left(self._points, least)
+            if most < self._points[gap] and least >= -_EXACT and most <= _EXACT:
+                column = self._columns[gap] if many.constrained else self._gaps[gap]
+                return column or self._learn_column(gap, least, constrained=many.constrained)
+        several = frozenset([self[value] for value in values])
+        merged = self._merged.get((several, many.constrained))
+        if merged is None:
+            merged = self._together(several, constrained=many.constrained)
             if len(self._merged) < self._limit:
-                self._merged[place] = hits
+                self._merged[several, many.constrained] = merged
+        return merged
+
+    def _learn_column(self, gap: int, number: int | float, *, constrained: bool) -> Hits:
+        hits = self._learn_gap(self._gaps, gap, number)
+        if constrained:
+            hits = self._columns[gap] = self._together((hits,), constrained=True)
         return hits
 
-    def _remember(self, value: Any, hits: Hits) -> None:
-        if len(self) < self._limit:
-            self[value] = hits
-            return
+    def _together(self, several: Iterable[Hits], *, constrained: bool) -> Hits:
+        merged = Hits(())
+        merged.certain = tuple({result: None for hits in several for result in hits.certain})
+        # Where arrays matter, absence is judged while picking.
+        judged = [entry for entry in self._judged if constrained]
+        merged.candidates = tuple(dict.fromkeys([*judged, *(entry for hits in several for entry in hits.candidates)]))
+        return merged
+
+    def _turn_away(self) -> None:
         self._turned_away += 1
         if self._turned_away > PATIENCE * self._limit:
             self._turned_away = 0
             self.clear()
-
-    def _find_number(self, number: int | float) -> Hits:
-        """Numbers between the same two points bring up the same, if none looks like an address."""
-        if not self._bisects or not -_EXACT <= number <= _EXACT:
-            return self._share(self._accepted.find_number(number), self._excluded.find_number(number))
-        gap = bisect_left(self._points, number)
-        known = self._at_points if self._points[gap] == number else self._gaps
-        return known[gap] or self._learn_gap(known, gap, number)
 
     def _learn_gap(self, known: list[Hits | None], gap: int, number: int | float) -> Hits:
         hits = known[gap] = self._share(self._accepted.find_number(number), self._excluded.find_number(number))
         return hits
 
     def _share(self, accepted: Sequence[Entry], excluded: Sequence[Exclusion]) -> Hits:
-        """Equal finds give the same hits; most values find nothing and are excluded by nothing."""
+        """Equal finds give the same hits."""
         key = (tuple(accepted), tuple(excluded))
         hits = self._shared.get(key)
         if hits is None:
-            entries = [*accepted, *self._present]
-            if self._exclusions:
-                out = set(excluded)
-                entries += [exclusion.entry for exclusion in self._exclusions if exclusion not in out]
+            out = set(excluded)
+            entries = [*accepted, *self._present, *(each.entry for each in self._exclusions if each not in out)]
             hits = Hits(entries) if entries else NOTHING
             if len(self._shared) < self._limit:
                 self._shared[key] = hits

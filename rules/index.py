@@ -85,7 +85,7 @@ class _Paths:
 
     def of_envelope(self, fields: Mapping[str, Any]) -> Values:
         if self._simple:
-            values = [fields.get(path, UNSET) for path in self.envelope]
+            values = tuple([fields.get(path, UNSET) for path in self.envelope])
             if _NESTED.isdisjoint(map(type, values)):
                 return values
         return self._outside.of_event(fields)
@@ -156,7 +156,9 @@ class MatchIndex(Generic[RuleId]):
             return self.match({**fields, "detail": parse_event(detail)})
         envelope = self._paths.of_envelope(fields)
         if self._ungated or self._gate_matcher.match(envelope):
-            return [*self._decide([*envelope, *self._paths.of_detail(detail)])]
+            values = self._paths.of_detail(detail)
+            both = (*envelope, *values)
+            return [*self._decide(both if type(envelope) is type(values) is tuple else list(both))]
         return [*self._front_matcher.match(envelope)]
 
     def match_parts(

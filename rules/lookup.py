@@ -46,8 +46,6 @@ Item = TypeVar("Item")
 _GRAM_LENGTHS = (1, 2, 4, 8)
 _TRIED_TEXTS = 16
 """So many beginnings, or ends, are tried with one call before dictionaries are asked."""
-
-_LITERAL = frozenset((("text", 0), ("number", 0), ("integer", 0), ("constant", 0), ("range", 0)))
 _BucketName = tuple[str, int]
 
 
@@ -198,17 +196,12 @@ class Lookup(Generic[Item]):
 
     # Strings
 
-    @property
-    def literal(self) -> bool:
-        """Whether strings are only compared as a whole, so that looking one up costs no more than remembering it."""
-        return self._buckets.keys() <= _LITERAL
-
     def text_finder(self) -> Probe[Item]:
         """What answers the items of all alternatives that accept a string; it must not outlive a change."""
         starts, ends, others = self._starts(), self._ends(), list(self._others())
         probes = [*starts[1], *ends[1], *others]
-        if len(probes) == 1:
-            return probes[0]
+        if len(probes) <= 1:
+            return probes[0] if probes else lambda text: ()
         (start_texts, start_probes), (end_texts, end_probes) = starts, ends
 
         def find(text: str) -> Sequence[Item]:

@@ -13,6 +13,7 @@ spells characters as `\\u…`, goes to the exact reader, `parse_event` (20 µs).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -166,6 +167,7 @@ class _Source:
         self._arrays = arrays
         self._names = names
         self._keys = 0
+        self._several = False
 
     def lines(self, size: int) -> Iterator[str]:
         yield "def read(data):"
@@ -176,7 +178,8 @@ class _Source:
             return
         yield " try:"
         yield from (f"  {pick}" for pick in picks)
-        yield f"  return ({''.join(f'value{index}, ' for index in range(size))})"
+        found = "".join(f"value{index}, " for index in range(size))
+        yield f"  return [{found}]" if self._several else f"  return ({found})"
         yield " except (AttributeError, KeyError, TypeError): return collect(object0)"
 
     def _key(self, key: str) -> str:
@@ -194,6 +197,7 @@ class _Source:
                 if not child.children:
                     yield f"value{child.index} = {held}.get({self._key(key)}, UNSET)"
                     if child.array:
+                        self._several = True
                         yield f"if value{child.index}.__class__ is list: "
                         yield f" value{child.index} = Many(value{child.index}) if value{child.index} else UNSET"
                 elif child.index >= 0:
@@ -207,10 +211,12 @@ class _Source:
                     todo.append((name, child))
 
     def _elements(self, array: str, step: Step, number: int) -> Iterator[str | None]:
+        self._several = True
         yield f"array{number} = {array}"
         for key, child in step.children.items():
             if child.children or child.array:
                 yield None
             value = f"value{child.index}"
-            yield f"{value} = [element[{self._key(key)}] for element in array{number}]"
+            self._names[f"pick{child.index}"] = itemgetter(key)
+            yield f"{value} = [*map(pick{child.index}, array{number})]"
             yield f"{value} = Many({value}, {number}, {child.numbers}) if {value} else UNSET"

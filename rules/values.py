@@ -16,7 +16,7 @@ from rules.flatten import Membership, Repeated
 from rules.operators import Scalar
 
 Values = Sequence[Any]
-"""For each path a scalar, UNSET if the field is absent, or Many."""
+"""For each path a scalar, UNSET if the field is absent, or Many; if they are a tuple, there is no Many among them."""
 
 
 class Many:
