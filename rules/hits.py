@@ -21,10 +21,10 @@ from rules.lookup import Lookup
 from rules.operators import AnythingBut
 from rules.values import Many
 
-REMEMBERED_VALUES = 1024
+REMEMBERED_VALUES = 512
 """How many values a path remembers, besides two for each alternative that rules name there."""
 
-REMEMBERED_LENGTH = 256
+REMEMBERED_LENGTH = 128
 PATIENCE = 8
 """A memory starts over when it has turned away so many times what it holds."""
 
@@ -129,10 +129,14 @@ class HitMap(dict[Any, Hits]):
             found = self._find_text(value)
             excluded = self._find_excluded(value) if self._excludes else ()
             hits = self._share(found, excluded) if found or excluded else self._others
-            if len(self) >= self._limit:
-                self._turn_away()
-            elif len(value) <= REMEMBERED_LENGTH:
-                self[value] = hits
+            if len(self) < self._limit:
+                if len(value) <= REMEMBERED_LENGTH:
+                    self[value] = hits
+            else:
+                self._turned_away += 1
+                if self._turned_away > PATIENCE * self._limit:
+                    self._turned_away = 0
+                    self.clear()
             return hits
         if kind is float or kind is int:
             if not self._bisects or not -_EXACT <= value <= _EXACT:  # nor does NaN, of decoded events
@@ -184,12 +188,6 @@ class HitMap(dict[Any, Hits]):
         judged = [entry for entry in self._judged if constrained]
         merged.candidates = tuple(dict.fromkeys([*judged, *(entry for hits in several for entry in hits.candidates)]))
         return merged
-
-    def _turn_away(self) -> None:
-        self._turned_away += 1
-        if self._turned_away > PATIENCE * self._limit:
-            self._turned_away = 0
-            self.clear()
 
     def _learn_gap(self, known: list[Hits | None], gap: int, number: int | float) -> Hits:
         hits = known[gap] = self._share(self._accepted.find_number(number), self._excluded.find_number(number))

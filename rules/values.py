@@ -10,28 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 
 from rules.flatten import Membership, Repeated
-from rules.operators import Scalar
 
 Values = Sequence[Any]
 """For each path a scalar, UNSET if the field is absent, or Many; if they are a tuple, there is no Many among them."""
 
 
-class Many:
-    """The values of one path in one event, when they are several or lie below an array."""
+class Many(msgspec.Struct, eq=False):
+    """The values of one path in one event, when they are several or lie below an array.
 
-    __slots__ = ("array", "numbers", "values")
+    `values` are the scalars of an array or, with `array`, members of the elements of the array so numbered. `numbers`
+    says that it is known that they are numbers.
+    """
 
-    def __init__(self, values: list[Any], array: int = 0, numbers: bool = False) -> None:
-        """`values` are the scalars of an array or, with `array`, members of the elements of the array so numbered.
-
-        `numbers` says that it is known that they are numbers.
-        """
-        self.values: list[Scalar] = values
-        self.array = array
-        self.numbers = numbers
+    values: list[Any]
+    array: int = 0
+    numbers: bool = False
 
     def memberships(self) -> list[Membership]:
         """The membership of every value."""
@@ -45,14 +42,10 @@ class Many:
         return self.array != 0
 
 
-class Scattered(Many):
+class Scattered(Many, eq=False):
     """Values that are not one column of one array, each with its own membership."""
 
-    __slots__ = ("places",)
-
-    def __init__(self) -> None:
-        super().__init__([])
-        self.places: list[Membership] = []
+    places: list[Membership] = msgspec.field(default_factory=list)
 
     def add(self, value: Any, membership: Membership) -> None:
         self.values.append(value)
@@ -137,7 +130,7 @@ def _put(found: list[Any], index: int, value: Any, membership: Membership) -> No
         found[index] = value
         return
     if type(held) is not Scattered:
-        found[index] = Scattered()
+        found[index] = Scattered([])
         if held is not UNSET:
             found[index].add(held, ())
     found[index].add(value, membership)

@@ -26,7 +26,7 @@ from rules.values import Many, Values
 CONDITION_LIMIT = 512
 """With more conditions than this, verdicts are not kept."""
 
-REMEMBERED_VERDICTS = 4096
+REMEMBERED_VERDICTS = 1024
 PATIENCE = 8
 """As for values: the memory starts over when it has turned away so many times what it holds."""
 
