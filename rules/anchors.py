@@ -134,24 +134,22 @@ class Matcher:
                 certain = (*certain, *hits.certain) if certain else hits.certain
                 candidates = (*candidates, *hits.candidates) if candidates else hits.candidates
         if not candidates:
-            return dict.fromkeys(certain) if len(certain) > 1 else certain
+            return certain if len(certain) < 2 else dict.fromkeys(certain)
         results = dict.fromkeys(certain)
-        holds = self._holds if type(values) is tuple else self._holds_in_arrays
+        if type(values) is not tuple:
+            results.update((entry.result, None) for entry in candidates if self._holds(entry, values))
+            return results
+        order = self._order
         for entry in candidates:
-            if entry.result not in results and holds(entry, values):
+            for condition in entry.rest:
+                value = values[order[condition.path]]
+                if not (condition.absence if value is UNSET else condition.accepts(value)):
+                    break
+            else:
                 results[entry.result] = None
         return results
 
     def _holds(self, entry: Entry, values: Values) -> bool:
-        """Whether the other conditions of an entry hold, where all values are scalars or absent."""
-        order = self._order
-        for condition in entry.rest:
-            value = values[order[condition.path]]
-            if not (condition.absence if value is UNSET else condition.accepts(value)):
-                return False
-        return True
-
-    def _holds_in_arrays(self, entry: Entry, values: Values) -> bool:
         """Whether all conditions of an entry hold together, some of them for elements of arrays."""
         asked: Sequence[tuple[Condition, Any]]
         asked = [(condition, values[self._order[condition.path]]) for condition in entry.conditions]

@@ -29,7 +29,6 @@ PATIENCE = 8
 """A memory starts over when it has turned away so many times what it holds."""
 
 _EXACT = 2**53
-_NUMBERS = frozenset((int, float))
 _INFINITY = float("inf")
 
 
@@ -75,7 +74,6 @@ class HitMap(dict[Any, Hits]):
         "_absent",
         "_accepted",
         "_at_points",
-        "_bisects",
         "_columns",
         "_excluded",
         "_excludes",
@@ -116,9 +114,9 @@ class HitMap(dict[Any, Hits]):
         self._excludes = bool(self._exclusions)
         self._others = self._share((), ())
         """What strings hit that no alternative names."""
-        self._bisects = not accepted.reads_addresses
-        # The infinity holds the place behind the last number; nothing comparable equals it.
-        self._points = sorted({*accepted.points(), *excluded.points(), _INFINITY})
+        # Beyond the limits integers are not comparable, and are looked up one by one. The infinity holds the place
+        # behind the last number; no number of a text equals it.
+        self._points = sorted({*accepted.points(), *excluded.points(), -_EXACT, _EXACT, _INFINITY})
         self._at_points: list[Hits | None] = [None] * len(self._points)
         self._gaps: list[Hits | None] = [None] * len(self._points)
         self._columns: list[Hits | None] = [None] * len(self._points)
@@ -139,15 +137,19 @@ class HitMap(dict[Any, Hits]):
                     self.clear()
             return hits
         if kind is float or kind is int:
-            if not self._bisects or not -_EXACT <= value <= _EXACT:  # nor does NaN, of decoded events
-                return self._share(self._accepted.find_number(value), self._excluded.find_number(value))
             gap = bisect_left(self._points, value)
             known = self._at_points if self._points[gap] == value else self._gaps
-            hits = known[gap] or self._learn_gap(known, gap, value)
+            hits = known[gap] or self._learn(known, gap, value)
             # 1 and True are one key to a dictionary, and so are 0 and False. Fractions hardly ever come twice.
-            if kind is int and value > 1 and len(self) < self._limit:
+            if kind is int and 1 < value <= _EXACT and len(self) < self._limit:
                 self[value] = hits
             return hits
+        if kind is Many and value.numbers:
+            least = min(value.values)
+            gap = bisect_left(self._points, least)
+            if max(value.values) < self._points[gap]:  # no named number among or between them
+                known = self._columns if value.array else self._gaps
+                return known[gap] or self._learn_column(value, gap, least)
         if isinstance(value, Many):
             return self._merge(value)
         if value is UNSET:
@@ -155,31 +157,31 @@ class HitMap(dict[Any, Hits]):
             return self._absent
         return self._share(self._accepted.find_constant(value), self._excluded.find_constant(value))
 
-    def _merge(self, many: Many) -> Hits:
-        """What several scalars bring up together; not the same `Hits` for values that array elements tell apart.
+    def _learn(self, known: list[Hits | None], gap: int, number: int | float) -> Hits:
+        """What a number hits, and others between the same points if they can be told to."""
+        hits = self._share(self._accepted.find_number(number), self._excluded.find_number(number))
+        if -_EXACT <= number <= _EXACT and not self._accepted.reads_addresses:
+            known[gap] = hits
+        return hits
 
-        Numbers without a named one among or between them are looked up once.
-        """
-        values: list[Any] = many.values
-        if self._bisects and (many.numbers or _NUMBERS.issuperset(map(type, values))):
-            least, most = min(values), max(values)
-            gap = bisect_left(self._points, least)
-            if most < self._points[gap] and least >= -_EXACT and most <= _EXACT:
-                column = self._columns[gap] if many.constrained else self._gaps[gap]
-                return column or self._learn_column(gap, least, constrained=many.constrained)
-        several = frozenset([self[value] for value in values])
+    def _learn_column(self, many: Many, gap: int, number: int | float) -> Hits:
+        """What several numbers between the same points hit, as members of the elements of an array or not."""
+        hits = self._learn(self._gaps, gap, number)
+        if self._gaps[gap] is None:  # each has to be looked up
+            return self._merge(many)
+        if many.array:
+            hits = self._columns[gap] = self._together((hits,), constrained=True)
+        return hits
+
+    def _merge(self, many: Many) -> Hits:
+        """What several scalars bring up together; not the same `Hits` for values that array elements tell apart."""
+        several = frozenset([self[value] for value in many.values])
         merged = self._merged.get((several, many.constrained))
         if merged is None:
             merged = self._together(several, constrained=many.constrained)
             if len(self._merged) < self._limit:
                 self._merged[several, many.constrained] = merged
         return merged
-
-    def _learn_column(self, gap: int, number: int | float, *, constrained: bool) -> Hits:
-        hits = self._learn_gap(self._gaps, gap, number)
-        if constrained:
-            hits = self._columns[gap] = self._together((hits,), constrained=True)
-        return hits
 
     def _together(self, several: Iterable[Hits], *, constrained: bool) -> Hits:
         merged = Hits(())
@@ -188,10 +190,6 @@ class HitMap(dict[Any, Hits]):
         judged = [entry for entry in self._judged if constrained]
         merged.candidates = tuple(dict.fromkeys([*judged, *(entry for hits in several for entry in hits.candidates)]))
         return merged
-
-    def _learn_gap(self, known: list[Hits | None], gap: int, number: int | float) -> Hits:
-        hits = known[gap] = self._share(self._accepted.find_number(number), self._excluded.find_number(number))
-        return hits
 
     def _share(self, accepted: Sequence[Entry], excluded: Sequence[Exclusion]) -> Hits:
         """Equal finds give the same hits."""
