@@ -16,13 +16,14 @@ from bus.api.model import load_events, load_queues
 from bus.api.operations import Operations
 from bus.api.request import Receive, Send
 from bus.api.request import Scope as AsgiScope
-from bus.api.rpc import Rpc
+from bus.api.rpc import Rpc, ShortCut
 from bus.buses import Buses
 from bus.catalog import Catalog
 from bus.clock import Clock, IdSource, SystemClock
 from bus.config import Settings
 from bus.dead_letters import DeadLetters
 from bus.dispatch import Dispatch
+from bus.entries import read_entries
 from bus.errors import StoreError, StoreUnavailable, validation
 from bus.ingest import Ingest
 from bus.metrics import Metrics
@@ -134,6 +135,7 @@ async def _assemble(settings: Settings, clock: Clock, stack: AsyncExitStack) -> 
         max_body_bytes=settings.max_body_bytes,
         error_codes=ERROR_CODES,
         refused={"events:PutEvents": ingest.refused},
+        short_cuts={"events:PutEvents": ShortCut(read_entries, ingest.put_entries)},
     )
     operations = _operations(settings, clock, ids, state, access, dispatch, metrics, watchers)
     await _begin(settings, state, dispatch, stack)
@@ -202,6 +204,7 @@ def _connect(
         dead_letter=queue_target.dead_letter,
         max_in_flight=settings.max_in_flight,
     )
+    state.wires.changed = dispatch.look_for_targets
     ingest = Ingest(
         state.store,
         clock,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
 from bus.scope import Scope
-from rules.event import compact_detail, render_envelope
+from rules.event import compact_detail
 
 
 class Envelope(msgspec.Struct):
@@ -27,48 +26,42 @@ class Envelope(msgspec.Struct):
 open_envelope = msgspec.json.Decoder(Envelope).decode
 
 
-class Arrival:
-    """The members of an event before it has an envelope; ``detail`` is its JSON text, not yet compact."""
+class Arrival(msgspec.Struct, gc=False):
+    """The members of an event before it has an envelope; ``detail`` is its JSON text, not yet compact.
 
-    __slots__ = (
-        "_compact", "account", "detail", "detail_type", "event_id", "region", "replay_name", "resources", "source",
-        "time",
-    )  # fmt: skip
+    ``time`` is as the envelope shows it; ``scope`` is where the event comes from.
+    """
 
-    def __init__(
-        self, event_id: str, time: str, entry: Mapping[str, Any], scope: Scope, *, replay_name: str | None = None
-    ) -> None:
-        self.event_id = event_id
-        self.time = time
-        self.account, self.region = scope
-        self.source: str = entry["Source"]
-        self.detail_type: str = entry["DetailType"]
-        self.resources: Sequence[str] = entry.get("Resources") or []
-        self.detail: str = entry["Detail"]
-        self.replay_name = replay_name
-        self._compact: bytes | None = None
+    event_id: str
+    time: str
+    source: str
+    detail_type: str
+    detail: str
+    resources: Sequence[str]
+    scope: Scope
+    replay_name: str | None = None
+    compact: bytes | None = None
+    """The detail as targets receive it, once that is known."""
 
     @classmethod
     def of_envelope(cls, envelope: Envelope, event_id: str, time: str, *, replay_name: str | None = None) -> Arrival:
         """An event that was on a bus before; account and region stay those of its origin."""
-        members = {
-            "Source": envelope.source,
-            "DetailType": envelope.detail_type,
-            "Resources": envelope.resources,
-            "Detail": bytes(envelope.detail).decode(),
-        }
-        return cls(event_id, time, members, Scope(envelope.account, envelope.region), replay_name=replay_name)
+        return cls(
+            event_id, time, envelope.source, envelope.detail_type, bytes(envelope.detail).decode(), envelope.resources,
+            Scope(envelope.account, envelope.region), replay_name,
+        )  # fmt: skip
 
     def fields(self) -> dict[str, object]:
         """The envelope without its detail, as the index takes it."""
+        account, region = self.scope
         fields: dict[str, object] = {
             "version": "0",
             "id": self.event_id,
             "detail-type": self.detail_type,
             "source": self.source,
-            "account": self.account,
+            "account": account,
             "time": self.time,
-            "region": self.region,
+            "region": region,
             "resources": self.resources,
         }
         if self.replay_name is not None:
@@ -81,7 +74,8 @@ class Arrival:
         An index looks for names in the text, and an escape would hide one from it; clients that write JSON in ASCII
         send many, nearly all of them in values.
         """
-        if "\\u" not in self.detail:
+        # The one-character search is ten times as fast as the other, and settles most texts.
+        if "\\" not in self.detail or "\\u" not in self.detail:
             try:
                 return self.detail.encode()
             except UnicodeEncodeError:
@@ -90,20 +84,6 @@ class Arrival:
 
     def compact_detail(self) -> bytes:
         """The detail as targets receive it."""
-        if self._compact is None:
-            self._compact = compact_detail(self.detail) or b"{}"
-        return self._compact
-
-    def envelope(self) -> bytes:
-        """The event as every target receives it."""
-        return render_envelope(
-            event_id=self.event_id,
-            detail_type=self.detail_type,
-            source=self.source,
-            account=self.account,
-            time=self.time,
-            region=self.region,
-            resources=self.resources,
-            detail=self.compact_detail(),
-            replay_name=self.replay_name,
-        )
+        if self.compact is None:
+            self.compact = compact_detail(self.detail) or b"{}"
+        return self.compact

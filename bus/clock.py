@@ -35,14 +35,17 @@ class ManualClock:
         self._now_ms += int(seconds * 1000)
 
 
+_COUNTS = [f"{number:03x}" for number in range(0x1000)]
+
+
 class IdSource:
     """UUID version 7 ids that strictly increase within the process, whatever the clock does.
 
-    48 bits of milliseconds, a 12-bit counter within the millisecond, 62 random bits. A clock that
-    steps back keeps the last millisecond; a counter that overflows borrows the next one.
+    48 bits of milliseconds, a 12-bit counter within the millisecond, 62 bits that are random for each millisecond.
+    A clock that steps back keeps the last millisecond; a counter that overflows borrows the next one.
     """
 
-    __slots__ = ("_bits", "_clock", "_count", "_last_ms", "_prefix")
+    __slots__ = ("_bits", "_clock", "_count", "_last_ms", "_prefix", "_tail")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -50,19 +53,31 @@ class IdSource:
         self._last_ms = 0
         self._count = 0
         self._prefix = ""
+        self._tail = ""
 
     def new(self) -> str:
         """The next id, as 36 characters."""
         now = self._clock.now_ms()
         if now > self._last_ms:
             self._begin(now)
+        elif self._count == 0xFFF:
+            self._begin(self._last_ms + 1)
         else:
             self._count += 1
-            if self._count > 0xFFF:
-                self._begin(self._last_ms + 1)
-        tail = (self._bits(62) | 0x8000_0000_0000_0000).to_bytes(8).hex()
-        return f"{self._prefix}{self._count:03x}-{tail[:4]}-{tail[4:]}"
+        return f"{self._prefix}{_COUNTS[self._count]}{self._tail}"
+
+    def several(self, count: int) -> list[str]:
+        """The next ids of up to 4096, for a fraction of what they cost one by one."""
+        first = self.new()
+        start = self._count
+        if start + count > 0x1000:
+            return [first, *(self.new() for _ in range(count - 1))]
+        self._count = start + count - 1
+        prefix, tail = self._prefix, self._tail
+        return [f"{prefix}{number}{tail}" for number in _COUNTS[start : start + count]]
 
     def _begin(self, ms: int) -> None:
+        tail = (self._bits(62) | 0x8000_0000_0000_0000).to_bytes(8).hex()
         self._last_ms, self._count = ms, 0
         self._prefix = f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7"
+        self._tail = f"-{tail[:4]}-{tail[4:]}"

@@ -58,7 +58,7 @@ class Dispatcher(Protocol):
     """See `bus.dispatch.Dispatch`."""
 
     def plan(self, event: Accepted, routes: Iterable[Route]) -> Any: ...
-    def accepted(self, event: Accepted, plan: Any, appended: Any) -> None: ...
+    def accepted(self, events: Sequence[tuple[Accepted, Any, Any]]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -163,7 +163,7 @@ class DeadLetters:
         plan = self._dispatch.plan(event, [route])
         append = Append(event.bus, event.event_id, now, body, event.attrs, plan.deliveries, plan.messages)
         (stored,) = await self._store.append([append], lease_until=now + LEASE_MS)
-        self._dispatch.accepted(event, plan, stored)
+        self._dispatch.accepted([(event, plan, stored)])
 
 
 def _event_id(body: bytes) -> str | None:

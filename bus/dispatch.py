@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 import structlog
 
 from bus.accepted import LEASE_MS, Accepted, Luggage, unpack
@@ -46,22 +46,24 @@ LONGEST_ERROR = 2048
 INVALID_INPUT = "Invalid input for target."
 TOO_OLD = "The event reached MaximumEventAgeInSeconds before it could be delivered."
 
-DeliverNow = Callable[[Delivery], Delivered | Failed]
-
 DeadLetter = Callable[[str, bytes, Mapping[str, str], str | None], NewMessage]
 """(queue ARN, body, attributes, trace) to the message; ApiError when the queue is absent or refuses."""
 
 
-@dataclass(slots=True)
-class Plan:
-    """What one event's matched routes come to, before it is committed."""
+class Plan(msgspec.Struct, gc=False):
+    """What one event's matched routes come to, before it is committed.
 
-    deliveries: list[NewDelivery] = field(default_factory=list)
-    messages: list[NewMessage] = field(default_factory=list)
-    lanes: list[Lane] = field(default_factory=list)
-    """The lanes of ``deliveries``, in their order."""
-    delivered: list[Lane] = field(default_factory=list)
-    """The lanes of ``messages``."""
+    ``lanes`` are those of ``deliveries``, in their order; ``delivered`` those that ``messages`` are for.
+    """
+
+    deliveries: list[NewDelivery] = []
+    messages: list[NewMessage] = []
+    lanes: list[Lane] = []
+    delivered: list[Lane] = []
+
+
+Planned = tuple[Accepted, Plan, Appended]
+"""An event, what it came to, and where it landed."""
 
 
 class Dispatch:
@@ -141,34 +143,33 @@ class Dispatch:
         plan = Plan()
         for route in routes:
             lane = self._lanes.get(route.number) or self._open(route)
-            deliver_now = getattr(self._target(route), "deliver_now", None)
-            if deliver_now is not None:
-                messages = self._deliver_now(deliver_now, lane, event)
-                if messages is not None:
-                    plan.messages.extend(messages)
-                    plan.delivered.append(lane)
-                    continue
+            if lane.target is None:
+                self._aim(lane)
+            if lane.deliver_now is not None:
+                body = event.body if lane.whole_event else _render(lane, event.body, event.ts, event.luggage)
+                if type(body) is bytes:
+                    outcome = lane.deliver_now(_first_attempt(lane.route, event, body))
+                    if type(outcome) is Delivered:
+                        plan.messages += outcome.messages
+                        plan.delivered.append(lane)
+                        continue
             plan.deliveries.append(
                 NewDelivery(route.number, event.ts, event.ts + lane.max_age_ms, not self._stopping and lane.has_room())
             )
             plan.lanes.append(lane)
         return plan
 
-    def _deliver_now(self, deliver_now: DeliverNow, lane: Lane, event: Accepted) -> Sequence[NewMessage] | None:
-        """The messages a target in this process takes the event with; None when it takes an attempt to say."""
-        body = _render(lane, event.body, event.ts, event.luggage)
-        if not isinstance(body, bytes):
-            return None
-        outcome = deliver_now(_delivery(lane.route, event.event_id, body, event.body, 1, event.ts, event.luggage))
-        return outcome.messages if isinstance(outcome, Delivered) else None
-
-    def accepted(self, event: Accepted, plan: Plan, appended: Appended) -> None:
+    def accepted(self, events: Sequence[Planned]) -> None:
         """After the commit: count, and hand the leased deliveries to their lanes."""
-        self._tally.created(len(plan.lanes) + len(plan.delivered))
-        if plan.delivered:
-            self._tally.delivered_now(plan.delivered, event.ts)
-        if not plan.deliveries:
-            return
+        now = self._clock.now_ms()
+        for event, plan, appended in events:
+            self._tally.created(len(plan.lanes) + len(plan.delivered))
+            if plan.delivered:
+                self._tally.delivered_now(plan.delivered, now - event.ts)
+            if plan.deliveries:
+                self._hand_over(event, plan, appended)
+
+    def _hand_over(self, event: Accepted, plan: Plan, appended: Appended) -> None:
         fences = iter(appended.fences)
         until = event.ts + LEASE_MS
         for delivery, lane in zip(plan.deliveries, plan.lanes, strict=True):
@@ -188,6 +189,17 @@ class Dispatch:
         counts = self._metrics.rule(route.scope, route.bus, route.rule)
         lane = self._lanes[route.number] = Lane(route, window=self._max_in_flight, counts=counts)
         return lane
+
+    def _aim(self, lane: Lane) -> Target:
+        """Find out who delivers for the lane, and whether it can do so without waiting."""
+        target = lane.target = self._target(lane.route)
+        lane.deliver_now = getattr(target, "deliver_now", None)
+        return target
+
+    def look_for_targets(self) -> None:
+        """Who delivers for a route may have changed."""
+        for lane in self._lanes.values():
+            lane.target = lane.deliver_now = None
 
     def _lane(self, number: int) -> Lane | None:
         lane = self._lanes.get(number)
@@ -313,12 +325,12 @@ class Dispatch:
         delivery = _delivery(lane.route, lease.event_id, body, lease.body, lease.attempts + 1, lease.ts, luggage)
         self._tally.attempt(lane, lease)
         started = asyncio.get_running_loop().time()
-        outcome = await self._deliver(delivery)
+        outcome = await self._deliver(lane, delivery)
         self._settle_outcome(lane, lease, delivery, outcome, started)
 
-    async def _deliver(self, delivery: Delivery) -> Delivered | Failed:
+    async def _deliver(self, lane: Lane, delivery: Delivery) -> Delivered | Failed:
         try:
-            return await self._target(delivery.route).deliver(delivery)
+            return await (lane.target or self._aim(lane)).deliver(delivery)
         except Exception as error:
             route = delivery.route
             log.exception("a target broke its contract", rule=route.rule_arn, target=route.target["Id"])
@@ -421,11 +433,16 @@ class Dispatch:
 
 
 def _render(lane: Lane, event: bytes, accepted: int, luggage: Luggage) -> bytes | Dropped | InvalidJson:
-    if lane.input.whole_event or luggage.rendered:
+    if lane.whole_event or luggage.rendered:
         return event
     return lane.input.render(
         Rendering(body=event, rule_name=lane.route.rule, rule_arn=lane.route.rule_arn, ingestion_ms=accepted)
     )
+
+
+def _first_attempt(route: Route, event: Accepted, body: bytes) -> Delivery:
+    event_id, _, ts, whole, luggage, _ = event
+    return Delivery(route, event_id, body, whole, 1, ts, luggage.trace, luggage.hops)
 
 
 def _delivery(

@@ -1,38 +1,43 @@
 """PutEvents: check, match, commit, answer; and the same way in for events that come from inside.
 
-Theory of operation. `put_events` looks at every entry once: `check_entry` validates it, the bus's
-`RuleSet` says which rules match, and only an event that some rule's target wants is rendered and
-stored, because an event nobody waits for has nothing left that could be lost. The events of one
-request are one `append`, so they share a forced write with every other request of the same turn of
-the loop. The answer is made from what the commit returned, never before it.
+Theory of operation. `put_entries` looks at every entry once. What its bus, source and detail-type say
+about it is looked up (`bus.event_kinds`); its detail is validated and matched in one reading; and only
+an event that some rule's target wants is rendered and stored, because an event nobody waits for has
+nothing left that could be lost. The events of one request are one `append`, so they share a forced
+write with every other request of the same turn of the loop. The answer is made from what the commit
+returned, never before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from secrets import token_hex
 from time import perf_counter
 from typing import Any, Protocol
 
+import msgspec
 import structlog
 
 from bus.accepted import LEASE_MS, NOTHING, Accepted, Luggage, pack
 from bus.arrival import Arrival, open_envelope
 from bus.clock import Clock, IdSource
+from bus.entries import Entry
 from bus.errors import StoreError, validation
+from bus.event_kinds import Bus, BusView, EventKind, Rule, RuleSet, Selection
 from bus.metrics import Metrics
 from bus.scope import Call, Scope
-from bus.store import Append, Appended, Store
+from bus.store import NOWHERE, Append, Appended, Store
 from bus.targets import Route
 from rules.event import (
+    MALFORMED_DETAIL,
+    MISSING_DETAIL,
+    EntryFault,
     EventTimeError,
-    check_entry,
     entry_size,
+    extra_size,
     format_time,
-    load_json,
+    utf8_length,
 )
-from rules.index import MatchIndex
-from rules.states import receives
 from rules.trace import normalise
 
 log = structlog.get_logger("ingest")
@@ -42,34 +47,6 @@ NOT_STORED = {
     "ErrorCode": "InternalFailure",
     "ErrorMessage": "Service encountered unexpected problem. Please try again.",
 }
-
-
-class Bus(Protocol):
-    """What ingest needs of an event bus."""
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-
-
-class Rule(Protocol):
-    """What ingest needs of a rule."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def routes(self) -> Iterable[Route]: ...
-
-
-class RuleSet(Protocol):
-    """The rules of one bus with their index, as one snapshot."""
-
-    @property
-    def index(self) -> MatchIndex[Any]: ...
-    def rule(self, name: Any) -> Rule: ...
 
 
 Choose = Callable[[list[Rule]], list[Rule]]
@@ -83,7 +60,9 @@ class Dispatcher(Protocol):
         """What has to be stored with the event: ``deliveries`` and ``messages``."""
         ...
 
-    def accepted(self, event: Accepted, plan: Any, appended: Appended) -> None: ...
+    def accepted(self, events: Sequence[tuple[Accepted, Any, Appended]]) -> None:
+        """All of these events are stored."""
+        ...
 
 
 class Ingest:
@@ -118,22 +97,31 @@ class Ingest:
         self._max_bytes = max_bytes
         self._watched = watched
         self._watch = watch
+        self._views: dict[int, BusView] = {}
+        self._no_bus = BusView(None, None, metrics)
 
     # -- PutEvents
 
     async def put_events(self, call: Call, request: Mapping[str, Any]) -> dict[str, Any]:
         """Put up to ten events on their buses; each entry is answered in its place."""
+        return await self.put_entries(call, [Entry.of(members) for members in request["Entries"]])
+
+    async def put_entries(self, call: Call, entries: Sequence[Entry]) -> dict[str, Any]:
+        """The same with entries that have been read already."""
         started = perf_counter()
         counts = self._metrics.requests
         counts.PutEventsApproximateCallCount += 1
-        entries = request["Entries"]
-        self._check_size(entries)
-        pending: list[_Received] = []
-        instant = _Instant(self._clock.now_ms())
-        results = [self._take(call, entry, instant, pending) for entry in entries]
-        if pending:
-            await self._commit(pending)
-        failed = sum(1 for result in results if "EventId" not in result)
+        request = _Request(call, self._clock.now_ms(), self._watched())
+        ids = self._ids.several(len(entries))
+        results = [self._take(request, entry, event_id) for entry, event_id in zip(entries, ids, strict=True)]
+        self._metrics.put_size.observe(request.size)
+        if request.size > self._max_bytes:
+            counts.PutEventsApproximateFailedCount += 1
+            raise validation(TOO_LARGE)
+        counts.DroppedNoSuchBus += request.dropped
+        if request.taken:
+            await self._commit(request.taken)
+        failed = sum(["EventId" not in result for result in results])
         counts.PutEventsApproximateSuccessCount += 1
         counts.PutEventsEntriesCount += len(entries)
         counts.PutEventsFailedEntriesCount += failed
@@ -148,48 +136,45 @@ class Ingest:
         if request is not None:
             self._metrics.put_size.observe(sum(map(entry_size, request.get("Entries") or ())))
 
-    def _check_size(self, entries: list[dict[str, Any]]) -> None:
-        size = sum(map(entry_size, entries))
-        self._metrics.put_size.observe(size)
-        if size > self._max_bytes:
-            self._metrics.requests.PutEventsApproximateFailedCount += 1
-            raise validation(TOO_LARGE)
-
-    def _take(
-        self, call: Call, entry: Mapping[str, Any], instant: _Instant, pending: list[_Received]
-    ) -> dict[str, Any]:
-        """One entry: its answer, with what is to be stored added to ``pending``."""
-        fault = check_entry(entry)
-        if fault is not None:
-            return {"ErrorCode": fault.code, "ErrorMessage": fault.message}
-        time = instant.text
-        if entry.get("Time") is not None:
-            try:
-                time = format_time(entry["Time"])
-            except EventTimeError as error:
-                return {"ErrorCode": "InvalidArgument", "ErrorMessage": f"Parameter Time is not valid. Reason: {error}"}
-        event_id = self._ids.new()
+    def _take(self, request: _Request, entry: Entry, event_id: str) -> dict[str, Any]:
+        """One entry: its answer, with its size and what is to be stored of it added to ``request``."""
+        view = request.views.get(entry.EventBusName) or self._look_up(request, entry.EventBusName)
+        pair = (entry.Source, entry.DetailType)
+        kind = view.kinds.get(pair) or view.kind(*pair)
+        text = entry.Detail or ""
+        request.size += kind.size + (len(text) if text.isascii() else utf8_length(text))
+        time, late_fault = request.time, kind.refused
+        if entry.Time is not None or entry.Resources:
+            request.size += extra_size(entry.Time, entry.Resources)
+            time, late_fault = _time_of(entry, time, late_fault)
+        if kind.missing is not None or not text:
+            return _refusal(kind.missing or MISSING_DETAIL)
+        event = Arrival(event_id, time, kind.source, kind.detail_type, text, entry.Resources or (), request.call.scope)
+        found = kind.match(event)
+        if found is None or late_fault is not None:
+            return _refusal(MALFORMED_DETAIL if found is None else late_fault)
         result = {"EventId": event_id}
-        bus = self._find_bus(call.scope, entry.get("EventBusName"))
-        if bus is None:
-            self._metrics.requests.DroppedNoSuchBus += 1
-            return result
-        arrival = Arrival(event_id, time, entry, call.scope)
-        rules = self._match(bus, arrival)
-        if rules or self._watched():
-            trace = entry.get("TraceHeader") or call.trace
-            luggage = NOTHING if trace is None else Luggage(trace=normalise(trace, _new_root(instant.ms)))
-            event = Accepted(event_id, bus.number, instant.ms, arrival.envelope(), luggage, pack(luggage))
-            self._receive(_Received(call.scope, bus.name, arrival.source, rules, event, result), pending)
+        if view.bus is None:
+            request.dropped += 1
+        elif found or request.watched:
+            selection = kind.select(found, event)
+            if selection.rules or request.watched:
+                luggage = request.luggage(entry.TraceHeader)
+                request.taken.append(self._received(view, kind, selection, event, request.ms, luggage, result))
         return result
 
-    async def _commit(self, pending: list[_Received]) -> None:
+    def _look_up(self, request: _Request, name: str | None) -> BusView:
+        view = request.views[name] = self._view(self._find_bus(request.call.scope, name))
+        return view
+
+    async def _commit(self, taken: list[_Received]) -> None:
         """Store what was taken; when the disk refuses, the entries concerned say so and can be sent again."""
         try:
-            await self._store_all(pending)
+            await self._store_all(taken)
         except StoreError as error:
-            log.error("events refused: they could not be stored", reason=str(error), events=len(pending))
-            for received in pending:
+            waiting = [received for received in taken if received.plan is not None]
+            log.error("events refused: they could not be stored", reason=str(error), events=len(waiting))
+            for received in waiting:
                 received.result.clear()
                 received.result.update(NOT_STORED)
 
@@ -201,23 +186,12 @@ class Ingest:
         With ``new_identity`` it gets an id and a time of its own, as an event that crosses into
         another region does. Raises StoreError when it could not be stored.
         """
-        bus = self._find_bus(scope, bus_name)
-        if bus is None:
-            return False
         envelope = open_envelope(event)
-        instant = _Instant(self._clock.now_ms())
+        event_id, time = envelope.id, envelope.time
         if new_identity:
-            arrival = Arrival.of_envelope(envelope, self._ids.new(), instant.text)
-            event = arrival.envelope()
-        else:
-            arrival = Arrival.of_envelope(envelope, envelope.id, envelope.time)
-        accepted = Accepted(arrival.event_id, bus.number, instant.ms, event, luggage, pack(luggage))
-        pending: list[_Received] = []
-        received = _Received(scope, bus.name, arrival.source, self._match(bus, arrival), accepted, {})
-        self._receive(received, pending)
-        if pending:
-            await self._store_all(pending)
-        return True
+            event_id, time = self._ids.new(), format_time(self._clock.now_ms() / 1000)
+        arrival = Arrival.of_envelope(envelope, event_id, time)
+        return await self.put(scope, bus_name, [arrival], luggage=luggage, body=None if new_identity else event)
 
     async def put(
         self,
@@ -226,96 +200,141 @@ class Ingest:
         arrivals: Iterable[Arrival],
         *,
         luggage: Luggage = NOTHING,
-        choose: Choose = lambda rules: rules,
+        choose: Choose | None = None,
+        body: bytes | None = None,
     ) -> bool:
         """Put events of the bus's own making (replayed, scheduled, a service's) on a bus; False when it is not there.
 
-        ``choose`` makes the rules that receive an event from those that match it. All of them are stored or none:
-        raises StoreError when they could not be.
+        ``choose`` makes the rules that receive an event from those that match it; ``body`` is the envelope, where it
+        is at hand already. All of them are stored or none: raises StoreError when they could not be.
         """
-        bus = self._find_bus(scope, bus_name)
-        if bus is None:
+        view = self._view(self._find_bus(scope, bus_name))
+        if view.bus is None:
             return False
         now = self._clock.now_ms()
-        pending: list[_Received] = []
+        taken = []
         for arrival in arrivals:
-            rules = choose(self._match(bus, arrival))
-            event = Accepted(arrival.event_id, bus.number, now, arrival.envelope(), luggage, pack(luggage))
-            self._receive(_Received(scope, bus.name, arrival.source, rules, event, {}), pending)
-        if pending:
-            await self._store_all(pending)
+            kind = view.kind(arrival.source, arrival.detail_type)
+            selection = kind.select(kind.match(arrival) or (), arrival)
+            if choose is not None:
+                selection = view.selection(choose(list(selection.rules)))
+            taken.append(self._received(view, kind, selection, arrival, now, luggage, {}, body))
+        await self._store_all(taken)
         return True
 
     # -- shared
 
-    def _match(self, bus: Bus, arrival: Arrival) -> list[Rule]:
-        """The rules that receive the event."""
+    def _view(self, bus: Bus | None) -> BusView:
+        """The view of a bus as it is now."""
+        if bus is None:
+            return self._no_bus
         rules = self._rule_set(bus.number)
-        names = rules.index.match_parts(arrival.source, arrival.detail_type, arrival.fields, arrival.detail_bytes)
-        found = []
-        for name in names:
-            rule = rules.rule(name)
-            if receives(rule.state, arrival.detail_type, lambda: load_json(arrival.detail_bytes())):
-                found.append(rule)
-        return found
+        view = self._views.get(bus.number)
+        if view is None or view.rules is not rules or view.bus is not bus:
+            view = self._views[bus.number] = BusView(bus, rules, self._metrics)
+        return view
 
-    def _receive(self, received: _Received, pending: list[_Received]) -> None:
-        """Let the dispatcher plan what has to be stored; an event that nobody waits for is done with at once."""
-        routes = [route for rule in received.rules for route in rule.routes]
-        if routes:
-            received.plan = self._dispatch.plan(received.event, routes)
-            pending.append(received)
-        else:
-            self._accepted(received)
+    def _received(
+        self,
+        view: BusView,
+        kind: EventKind,
+        selection: Selection,
+        arrival: Arrival,
+        now: int,
+        luggage: Luggage,
+        result: dict[str, Any],
+        body: bytes | None = None,
+    ) -> _Received:
+        """An event that somebody waits for or looks at, with what the dispatcher wants stored of it."""
+        assert view.bus is not None
+        event = Accepted(arrival.event_id, view.bus.number, now, body or kind.envelope(arrival), luggage, pack(luggage))
+        plan = self._dispatch.plan(event, selection.routes) if selection.routes else None
+        return _Received(view.bus, kind.source, selection, event, result, plan)
 
-    async def _store_all(self, pending: list[_Received]) -> None:
-        appends = [received.append() for received in pending]
-        appended = await self._store.append(appends, lease_until=pending[0].event.ts + LEASE_MS)
-        for received, stored in zip(pending, appended, strict=True):
+    async def _store_all(self, taken: list[_Received]) -> None:
+        """Store what somebody waits for; an event that nobody waits for is done with at once."""
+        waiting = [received for received in taken if received.plan is not None]
+        if len(waiting) < len(taken):
+            for received in taken:
+                if received.plan is None:
+                    self._accepted(received)
+        if not waiting:
+            return
+        rows, messages = [], []
+        for received in waiting:
+            if received.plan.deliveries:
+                rows.append(received)
+            else:
+                messages += received.plan.messages
+        appends = [received.append() for received in rows]
+        appended = await self._store.append(appends, messages=messages, lease_until=waiting[0].event.ts + LEASE_MS)
+        for received, stored in zip(rows, appended, strict=True):
+            received.stored = stored
+        for received in waiting:
             self._accepted(received)
-            self._dispatch.accepted(received.event, received.plan, stored)
+        self._dispatch.accepted([(received.event, received.plan, received.stored) for received in waiting])
 
     def _accepted(self, received: _Received) -> None:
         """The event is taken for good: count what it matched, and show it to whoever looks."""
-        if received.rules:
+        if received.selection.counts:
             self._metrics.matched_event(received.source)
-            for rule in received.rules:
-                counts = self._metrics.rule(received.scope, received.bus, rule.name)
+            for counts in received.selection.counts:
                 counts.MatchedEvents += 1
                 counts.TriggeredRules += 1
         if self._watched():
-            self._watch(received.scope, received.bus, received.event.body)
+            self._watch(received.bus.scope, received.bus.name, received.event.body)
 
 
-class _Received:
-    """An event between being matched and being stored."""
+class _Request:
+    """What the entries of one request share, and what they come to."""
 
-    __slots__ = ("bus", "event", "plan", "result", "rules", "scope", "source")
+    __slots__ = ("call", "dropped", "ms", "size", "taken", "time", "views", "watched")
 
-    def __init__(
-        self, scope: Scope, bus: str, source: str, rules: list[Rule], event: Accepted, result: dict[str, Any]
-    ) -> None:
-        self.scope = scope
-        self.bus = bus
-        self.source = source
-        self.rules = rules
-        self.event = event
-        self.result = result
-        self.plan: Any = None
+    def __init__(self, call: Call, ms: int, watched: bool) -> None:
+        self.call = call
+        self.ms = ms
+        self.time = format_time(ms / 1000)
+        self.watched = watched
+        self.views: dict[str | None, BusView] = {}
+        self.size = 0
+        self.dropped = 0
+        self.taken: list[_Received] = []
+
+    def luggage(self, own_trace: str | None) -> Luggage:
+        """What travels beside an event with this TraceHeader."""
+        trace = own_trace or self.call.trace
+        return NOTHING if trace is None else Luggage(trace=normalise(trace, _new_root(self.ms)))
+
+
+class _Received(msgspec.Struct, gc=False):
+    """An event between being matched and being stored; ``plan`` is None when nobody waits for it."""
+
+    bus: Bus
+    source: str
+    selection: Selection
+    event: Accepted
+    result: dict[str, Any]
+    plan: Any
+    stored: Appended = NOWHERE
 
     def append(self) -> Append:
         event, plan = self.event, self.plan
         return Append(event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages)
 
 
-class _Instant:
-    """When a request came in, as a number and as events show it."""
+def _time_of(entry: Entry, now: str, fault: EntryFault | None) -> tuple[str, EntryFault | None]:
+    """The time of an event as its envelope shows it, and the fault that ``fault`` comes before."""
+    if entry.Time is None:
+        return now, fault
+    try:
+        return format_time(entry.Time), fault
+    except EventTimeError as error:
+        return now, fault or EntryFault("InvalidArgument", f"Parameter Time is not valid. Reason: {error}")
 
-    __slots__ = ("ms", "text")
 
-    def __init__(self, ms: int) -> None:
-        self.ms = ms
-        self.text = format_time(ms / 1000)
+def _refusal(fault: EntryFault | None) -> dict[str, Any]:
+    assert fault is not None
+    return {"ErrorCode": fault.code, "ErrorMessage": fault.message}
 
 
 def _new_root(now: int) -> Callable[[], str]:

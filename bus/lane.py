@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bus.metrics import RuleCounts
 from bus.pace import Pace
 from bus.store import Lease
-from bus.targets import Route
+from bus.targets import Delivery, Outcome, Route, Target
 from rules.arn import target_kind
 from rules.retry import RetryPolicy
 from rules.template import Input, compile_input
@@ -46,6 +46,7 @@ class Lane:
         "behind",
         "counts",
         "dead_letter_arn",
+        "deliver_now",
         "forwards",
         "input",
         "max_age_ms",
@@ -56,8 +57,10 @@ class Lane:
         "room",
         "route",
         "running",
+        "target",
         "tasks",
         "timer",
+        "whole_event",
     )
 
     def __init__(self, route: Route, *, window: int, counts: RuleCounts) -> None:
@@ -66,11 +69,16 @@ class Lane:
         self.pace = Pace(window)
         self.room = max(PAGE, 4 * window)
         self.input: Input = compile_input(route.target)
+        self.whole_event = self.input.whole_event
         self.policy = retry_policy(route.target.get("RetryPolicy"))
         self.max_age_ms = self.policy.max_age_s * 1000
         self.dead_letter_arn: str | None = (route.target.get("DeadLetterConfig") or {}).get("Arn")
         self.forwards = target_kind(route.arn) == "event_bus"
         """Whether it hands events on to another bus, which is no attempt at anything in EventBridge's counting."""
+        self.target: Target | None = None
+        """Who delivers, once that has been looked up."""
+        self.deliver_now: Callable[[Delivery], Outcome] | None = None
+        """How the target delivers without waiting, if it can."""
         self.ready: deque[Lease] = deque()
         self.running = 0
         self.tasks: set[asyncio.Task[None]] = set()

@@ -24,17 +24,17 @@ class Tally:
     def created(self, number: int) -> None:
         self._metrics.requests.InvocationsCreated += number
 
-    def delivered_now(self, lanes: Sequence[Lane], accepted: int) -> None:
-        """The whole life of deliveries that were over with their event's commit."""
-        took = self._clock.now_ms() - accepted
+    def delivered_now(self, lanes: Sequence[Lane], took: int) -> None:
+        """The whole life of deliveries that were over with their event's commit, ``took`` ms after it came."""
         for lane in lanes:
             counts = lane.counts
             counts.Invocations += 1
             counts.InvocationAttempts += 1
             counts.SuccessfulInvocationAttempts += 1
-            self._metrics.start_latency.observe(0)
-            self._metrics.complete_latency.observe(took)
-            self._metrics.success_latency.observe(took)
+        number = len(lanes)
+        self._metrics.start_latency.observe(0, number)
+        self._metrics.complete_latency.observe(took, number)
+        self._metrics.success_latency.observe(took, number)
 
     def attempt(self, lane: Lane, lease: Lease) -> None:
         """An attempt begins."""

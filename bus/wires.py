@@ -77,6 +77,8 @@ class Wires:
         self._wires: dict[str, tuple[ArnPattern, str]] = {}
         self._ranked: list[tuple[ArnPattern, str]] = []
         self._matches: dict[str, str | None] = {}
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a wire was laid, moved or removed."""
 
     async def load(self) -> None:
         """Read the wires out of the store."""
@@ -126,6 +128,7 @@ class Wires:
             self._wires[entry.key] = (read_pattern(entry.key), wire.url)
         self._ranked = sorted(self._wires.values(), key=lambda each: each[0].precedence)
         self._matches.clear()
+        self.changed()
 
     async def _change(self, pattern: str, value: bytes | None) -> None:
         revision = await self._store.conf_put([ConfChange(KIND, pattern, value)])

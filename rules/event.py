@@ -55,6 +55,14 @@ MALFORMED_DETAIL = EntryFault("MalformedDetail", "Detail is malformed.")
 NOT_AUTHORIZED_SOURCE = EntryFault("NotAuthorizedForSourceException", "Not authorized for the source.")
 
 
+def missing_member(source: str | None, detail_type: str | None) -> EntryFault | None:
+    """Answer the fault of an entry that lacks its source or its detail-type, or None."""
+    return next((fault for text, (_, fault) in zip((source, detail_type), _REQUIRED, strict=False) if not text), None)
+
+
+MISSING_DETAIL = _REQUIRED[2][1]
+
+
 def check_entry(entry: Mapping[str, Any]) -> EntryFault | None:
     """Answer the first fault of a PutEvents entry, in AWS's order of checks, or None.
 
@@ -72,17 +80,17 @@ def check_entry(entry: Mapping[str, Any]) -> EntryFault | None:
 
 def entry_size(entry: Mapping[str, Any]) -> int:
     """Count the bytes an entry contributes to the request limit; bus name and trace header are free."""
-    size = 0 if entry.get("Time") is None else _TIME_BYTES
-    for member, _ in _REQUIRED:
-        text = entry.get(member)
-        if text:
-            size += _utf8_length(text)
-    for resource in entry.get("Resources") or ():
-        size += _utf8_length(resource)
-    return size
+    texts = [entry.get(member) or "" for member, _ in _REQUIRED]
+    return sum(map(utf8_length, texts)) + extra_size(entry.get("Time"), entry.get("Resources"))
 
 
-def _utf8_length(text: str) -> int:
+def extra_size(time: object, resources: Sequence[str] | None) -> int:
+    """Count the bytes of what most entries leave out."""
+    return (0 if time is None else _TIME_BYTES) + sum(map(utf8_length, resources or ()))
+
+
+def utf8_length(text: str) -> int:
+    """Bytes of a text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
@@ -98,7 +106,12 @@ def is_detail(text: str) -> bool:
         exact.skip_object(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return compact_detail(text) is not None
-    return len(text) <= 2 * MAX_DEPTH or not exact.is_deeper(text, MAX_DEPTH)
+    return not is_too_deep(text)
+
+
+def is_too_deep(text: str) -> bool:
+    """Tell whether JSON text nests to more than 1000 levels; for most texts their length settles it."""
+    return len(text) > 2 * MAX_DEPTH and exact.is_deeper(text, MAX_DEPTH)
 
 
 def compact_detail(text: str) -> bytes | None:
@@ -112,7 +125,7 @@ def compact_detail(text: str) -> bytes | None:
         written = _format(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return _compact_odd_detail(text)
-    if written[0] != "{" or (len(written) > 2 * MAX_DEPTH and exact.is_deeper(written, MAX_DEPTH)):
+    if written[0] != "{" or is_too_deep(written):
         return None
     return _rewrite_escapes(written).encode()
 
@@ -189,21 +202,28 @@ def render_envelope(
 
     `detail` is already compact JSON; `event_id` and `time` are of the server's own making and need no escapes.
     """
+    head = envelope_head(
+        detail_type=detail_type, source=source, account=account, time=time, region=region, replay_name=replay_name
+    )
+    return write_envelope(event_id, head, resources, detail)
+
+
+def envelope_head(
+    *, detail_type: str, source: str, account: str, time: str, region: str, replay_name: str | None = None
+) -> bytes:
+    """What stands between id and resources of an envelope: the same for all events of one kind, origin and second."""
     if len(detail_type) + len(source) <= _CACHED_CHARS:
         naming, place = _producer(detail_type, source, account, region)
     else:
         naming, place = _producer.__wrapped__(detail_type, source, account, region)
-    listed = b"[]" if not resources else _encode(list(resources))
     replay = b"" if replay_name is None else b'"replay-name":%b,' % _encode(replay_name)
-    return b'{"version":"0","id":"%b%b%b%b%b"resources":%b,"detail":%b}' % (
-        event_id.encode(),
-        naming,
-        time.encode(),
-        place,
-        replay,
-        listed,
-        detail,
-    )
+    return naming + time.encode() + place + replay
+
+
+def write_envelope(event_id: str, head: bytes, resources: Sequence[str], detail: bytes) -> bytes:
+    """Put an envelope together from its head and what is the event's own."""
+    listed = b"[]" if not resources else _encode(list(resources))
+    return b'{"version":"0","id":"%b%b"resources":%b,"detail":%b}' % (event_id.encode(), head, listed, detail)
 
 
 @lru_cache(2048)

@@ -49,7 +49,15 @@ from rules.anchors import Anchors, Matcher
 from rules.conditions import Condition, Conditions
 from rules.flatten import parse_event
 from rules.hits import Entry
-from rules.narrowing import REMEMBERED_PAIRS, SIGHTINGS, Pair, narrow
+from rules.narrowing import (
+    NARROWED_RULES,
+    REMEMBERED_PAIRS,
+    RULES_A_SIGHTING,
+    SIGHTINGS,
+    TOO_WIDE,
+    Pair,
+    narrow,
+)
 from rules.pattern import Pattern
 from rules.plan import Plan
 from rules.values import Values
@@ -62,7 +70,7 @@ ENVELOPE = frozenset(("version", "id", "detail-type", "source", "account", "time
 
 _DETAIL = "detail."
 _GATE = object()
-_NESTED = frozenset((dict, list))
+_SINGLE = frozenset((str, int, float, bool, type(None), type(UNSET)))
 _DETAIL_ARRAYS = 1_000_000_000
 
 
@@ -86,7 +94,7 @@ class _Paths:
     def of_envelope(self, fields: Mapping[str, Any]) -> Values:
         if self._simple:
             values = tuple([fields.get(path, UNSET) for path in self.envelope])
-            if _NESTED.isdisjoint(map(type, values)):
+            if _SINGLE.issuperset(map(type, values)):
                 return values
         return self._outside.of_event(fields)
 
@@ -99,6 +107,7 @@ class MatchIndex(Generic[RuleId]):
     """
 
     __slots__ = (
+        "_always",
         "_conditions",
         "_decide",
         "_deep",
@@ -110,6 +119,7 @@ class MatchIndex(Generic[RuleId]):
         "_gating",
         "_narrowings",
         "_paths",
+        "_room",
         "_rules",
         "_ungated",
         "_whole",
@@ -159,7 +169,7 @@ class MatchIndex(Generic[RuleId]):
             values = self._paths.of_detail(detail)
             both = (*envelope, *values)
             return [*self._decide(both if type(envelope) is type(values) is tuple else list(both))]
-        return [*self._front_matcher.match(envelope)]
+        return [*self._always, *self._front_matcher.match(envelope)]
 
     def match_parts(
         self, source: str, detail_type: str, fields: Callable[[], Mapping[str, Any]], detail: Callable[[], bytes]
@@ -173,27 +183,36 @@ class MatchIndex(Generic[RuleId]):
         if isinstance(narrowing, int):
             self._sight(pair, narrowing)
             return self.match_event(fields(), detail())
-        index = narrowing.open
-        if index is None:
-            return narrowing.certain
-        found = index._match_detail(detail()) if narrowing.detail_only else index.match_event(fields(), detail())
-        return [*narrowing.certain, *found] if narrowing.certain else found
+        if narrowing.detail_only:
+            return narrowing.match_detail(detail())
+        return narrowing.open.match_event(fields(), detail()) if narrowing.open is not None else narrowing.certain
+
+    def narrowed(self, source: str, detail_type: str) -> Narrowing[RuleId] | None:
+        """What is left to ask of events with this pair; None until `match_parts` has seen it often enough."""
+        narrowing = self._narrowings.get((source, detail_type))
+        return narrowing if isinstance(narrowing, Narrowing) else None
 
     def _sight(self, pair: Pair, sightings: int) -> None:
-        """Count a pair, and build its narrowing when it has come often enough."""
-        if sightings + 1 >= SIGHTINGS:
-            self._narrowings[pair] = _Narrowing(*narrow(self._rules, pair))
+        """Count a pair, and build its narrowing when it has come often enough to be worth the time and the room."""
+        if sightings == TOO_WIDE:
+            return
+        if sightings + 1 >= max(SIGHTINGS, len(self._rules) // RULES_A_SIGHTING):
+            certain, rest = narrow(self._rules, pair)
+            taken = len(certain) + len(rest)
+            self._narrowings[pair] = Narrowing(certain, rest) if taken <= self._room else TOO_WIDE
+            self._room -= taken if taken <= self._room else 0
         elif sightings or len(self._narrowings) < REMEMBERED_PAIRS:
             self._narrowings[pair] = sightings + 1
 
-    def _match_detail(self, detail: bytes) -> list[RuleId]:
+    def _match_detail(self, detail: bytes) -> Collection[RuleId]:
         """The rules that match, of an index whose rules ask of the detail only."""
-        return [*self._decide(self._paths.of_detail(detail))]
+        return self._decide(self._paths.of_detail(detail))
 
     def _first_decide(self, values: Values) -> Collection[Any]:
         """Stands in for `_decide` until it is first needed."""
         # Without gates: once the values are there, the forks behind them cost less than they do.
-        ask = Matcher((self._front, self._deep), self._paths.order).match
+        matcher, always = Matcher((self._front, self._deep), self._paths.order), self._always
+        ask = (lambda values: (*always, *matcher.match(values))) if always else matcher.match
         self._decide = ask
         if 0 < len(self._conditions) <= CONDITION_LIMIT:
             forks = (filed.entry.conditions for forks in self._filed.values() for filed in forks)
@@ -242,7 +261,9 @@ class MatchIndex(Generic[RuleId]):
 
     def _finish(self, paths: _Paths | None) -> None:
         self._decide = self._first_decide
-        self._narrowings: dict[Pair, int | _Narrowing[RuleId]] = {}
+        self._always: tuple[RuleId, ...] = ()
+        self._narrowings: dict[Pair, int | Narrowing[RuleId]] = {}
+        self._room = NARROWED_RULES
         asked = self._conditions.variety.keys()
         self._paths = paths if paths is not None and paths.order.keys() == asked else _Paths(list(asked))
         self._whole = self._paths.whole
@@ -294,15 +315,26 @@ class MatchIndex(Generic[RuleId]):
             self._gating.discard(gate.anchor, gate.entry)
 
 
-class _Narrowing(Generic[RuleId]):
-    """What is left for one pair of source and detail-type: rules that match anyway, and an index of the open ones."""
+class Narrowing(Generic[RuleId]):
+    """What is left for one pair of source and detail-type: rules that match anyway, and an index of the open ones.
+
+    `detail_only` says that those ask of nothing but the detail, so that `match_detail` may be used.
+    """
 
     __slots__ = ("certain", "detail_only", "open")
 
     def __init__(self, certain: list[RuleId], rest: Mapping[RuleId, Pattern]) -> None:
         self.certain = certain
         self.open = MatchIndex(rest) if rest else None
+        if self.open is not None:
+            self.open._always = tuple(certain)
         self.detail_only = self.open is not None and not self.open._paths.envelope
+
+    def match_detail(self, detail: bytes) -> Sequence[RuleId]:
+        """The rules that match an event of the pair by its detail; EventError if that is no JSON object."""
+        assert self.open is not None
+        found = self.open._match_detail(detail)
+        return found if isinstance(found, tuple) else tuple(found)
 
 
 class _Filed:

@@ -38,6 +38,8 @@ LEVELS = {
     "bus.queues": 3,
     "bus.watchers": 3,
     "bus.arrival": 3,
+    "bus.entries": 3,
+    "bus.event_kinds": 3,
     "bus.lane": 4,
     "bus.settling": 4,
     "bus.aging": 4,

@@ -10,7 +10,8 @@ The contract book, which ``tests/test_store.py`` holds for every engine:
   used twice, and no reader sees a lower one appear after a higher one. An event is stored as long
   as it has unsettled deliveries, or is kept; one that has neither gets no number. An event whose
   (bus, dedup key) was taken within `DEDUP_WINDOW_MS` is answered with the first one's number as a
-  duplicate, and creates nothing.
+  duplicate, and creates nothing. ``messages`` are stored with the batch: those of events that come
+  to nothing else.
 * ``read`` is the log of kept events, in order of their numbers, within a span of ``ts`` (from
   included, to excluded). ``trim`` takes old ones out of it, answering how many (fewer than the
   limit: there are no more); what is still to be delivered of them is delivered.
@@ -113,6 +114,10 @@ class Appended(NamedTuple):
     duplicate: bool = False
 
 
+NOWHERE = Appended(0)
+"""Of an event that needed no row."""
+
+
 @dataclass(slots=True)
 class Lease:
     """A delivery held by one owner, with all that an attempt needs.
@@ -207,7 +212,9 @@ class Store(Protocol):
     caps: Caps
 
     # -- log
-    async def append(self, batch: Sequence[Append], *, lease_until: int = 0) -> list[Appended]: ...
+    async def append(
+        self, batch: Sequence[Append], *, messages: Sequence[NewMessage] = (), lease_until: int = 0
+    ) -> list[Appended]: ...
 
     async def read(
         self, bus: int, *, after_seq: int = 0, from_ts: int | None = None, to_ts: int | None = None, limit: int = 1000

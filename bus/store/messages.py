@@ -126,9 +126,18 @@ _INSERT_FIFO = (
 )
 
 
+def add(connection: apsw.Connection, messages: Sequence[NewMessage]) -> None:
+    """Store messages in order, for those who do not ask where they landed."""
+    if {message.dedup for message in messages} != {None}:
+        for message in messages:
+            _insert_one(connection, message)
+    else:
+        connection.executemany(_INSERT, messages)
+
+
 def insert(connection: apsw.Connection, messages: Iterable[NewMessage]) -> list[Stored]:
     """Store messages in order; one whose deduplication name is remembered is answered with the first bearer."""
-    batch = messages if isinstance(messages, list) else list(messages)
+    batch = list(messages)
     if any(message.dedup is not None for message in batch):
         return [_insert_one(connection, message) for message in batch]
     if not batch:

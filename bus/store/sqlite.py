@@ -13,6 +13,7 @@ import orjson
 from bus.clock import Clock
 from bus.store import (
     DEDUP_WINDOW_MS,
+    NOWHERE,
     Append,
     Appended,
     Backlog,
@@ -64,19 +65,17 @@ _BY_DUE = "SELECT due, seq, route FROM delivery WHERE route=? ORDER BY due, seq"
 _BY_EXPIRY = "SELECT expires, seq, route FROM delivery ORDER BY expires"
 _BACKLOG = "SELECT route, count(*), min(due) FROM delivery GROUP BY route"
 
-_NOWHERE = Appended(0)
-
 
 class _Writes:
     """The rows that one append comes to, and what holds once they are on disk."""
 
     __slots__ = ("appended", "deliveries", "events", "granted", "messages", "passing")
 
-    def __init__(self) -> None:
+    def __init__(self, messages: Sequence[NewMessage]) -> None:
         self.appended: list[Appended] = []
         self.events: list[tuple[Any, ...]] = []
         self.deliveries: list[tuple[int, int, int, int]] = []
-        self.messages: list[NewMessage] = []
+        self.messages = list(messages)
         self.granted: list[tuple[int, int, Held]] = []
         self.passing: list[tuple[int]] = []
         """Events with a dedup key and nothing that needs their row: they only leave their number behind."""
@@ -140,15 +139,18 @@ class SqliteStore:
 
     # -- log
 
-    async def append(self, batch: Sequence[Append], *, lease_until: int = 0) -> list[Appended]:
+    async def append(
+        self, batch: Sequence[Append], *, messages: Sequence[NewMessage] = (), lease_until: int = 0
+    ) -> list[Appended]:
         def work(connection: apsw.Connection) -> _Writes:
-            writes = _Writes()
+            writes = _Writes(messages)
             for event in batch:
                 writes.appended.append(self._place(connection, event, lease_until, writes))
             _write(connection, writes)
             return writes
 
-        return (await self.journal.submit(work, weight=len(batch), then=self._after_append)).appended
+        weight = len(batch) + len(messages)
+        return (await self.journal.submit(work, weight=weight, then=self._after_append)).appended
 
     def _place(self, connection: apsw.Connection, event: Append, until: int, writes: _Writes) -> Appended:
         """Give one event its number and its rows."""
@@ -159,7 +161,7 @@ class SqliteStore:
         if event.messages:
             writes.messages.extend(event.messages)
         if not event.deliveries and not event.keep and event.dedup_key is None:
-            return _NOWHERE
+            return NOWHERE
         self._seq = seq = self._seq + 1
         writes.events.append((seq, event.event_id, event.bus, event.ts, event.keep, event.attrs, event.body))
         fences: list[int] = []
@@ -255,7 +257,7 @@ class SqliteStore:
             if retries:
                 connection.executemany(_RETRY, retries)
             if messages:
-                message_table.insert(connection, messages)
+                message_table.add(connection, messages)
             return results
 
         def undo() -> None:
@@ -325,4 +327,4 @@ def _write(connection: apsw.Connection, writes: _Writes) -> None:
     if writes.passing:
         connection.executemany(_PASS, writes.passing)
     if writes.messages:
-        message_table.insert(connection, writes.messages)
+        message_table.add(connection, writes.messages)

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from bus.scope import Scope
 from bus.store import NewMessage
 
@@ -41,8 +43,7 @@ class Route:
         return str(self.target["Arn"])
 
 
-@dataclass(slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, gc=False):
     """One attempt's input.
 
     ``body`` is what the target is to receive (after Input, InputPath or InputTransformer);
@@ -61,15 +62,13 @@ class Delivery:
     hops: tuple[int, int] = (0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True, gc=False):
     """The target took it."""
 
     messages: Sequence[NewMessage] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True, gc=False):
     """The target did not take it.
 
     ``code`` and ``message`` become ERROR_CODE and ERROR_MESSAGE of the dead letter. ``retry``:

@@ -26,7 +26,10 @@ log = structlog.get_logger(__name__)
 
 
 class MakeMessage(Protocol[QueueIn]):
-    """Makes a message as SendMessage would; ApiError when the queue refuses it. ``attributes`` are all Strings."""
+    """Makes a message as SendMessage would; ApiError when the queue refuses it.
+
+    ``attributes`` are all Strings; ``json`` says that the body is JSON text.
+    """
 
     def __call__(
         self,
@@ -36,6 +39,7 @@ class MakeMessage(Protocol[QueueIn]):
         attributes: Mapping[str, str] | None = None,
         trace: str | None = None,
         group: str | None = None,
+        json: bool = False,
     ) -> NewMessage: ...
 
 
@@ -54,10 +58,15 @@ class QueueTarget(Generic[Queue]):
 
     def deliver_now(self, delivery: Delivery) -> Outcome:
         arn = delivery.route.arn
-        group = (delivery.route.target.get("SqsParameters") or {}).get("MessageGroupId")
+        fifo = delivery.route.target.get("SqsParameters")
+        group = fifo.get("MessageGroupId") if fifo else None
+        json = delivery.body is delivery.event  # the bus has written it
         try:
+            queue = self._find(arn)
+            if queue is None:
+                return no_queue()
             body = delivery.body.decode()
-            return Delivered(messages=(self._make(arn, body, trace=delivery.trace, group=group),))
+            return Delivered((self._message(queue, body, trace=delivery.trace, group=group, json=json),))
         except ApiError as error:
             return refusal(error, arn)
         except UnicodeDecodeError:

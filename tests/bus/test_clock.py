@@ -35,3 +35,16 @@ def test_more_ids_than_one_millisecond_holds() -> None:
     made = [ids.new() for _ in range(10_000)]
     assert made == sorted(set(made))
     assert all(len(each) == 36 for each in made)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 10), max_size=1000))
+def test_ids_made_together_are_as_good_as_ids_made_one_by_one(counts: list[int]) -> None:
+    ids = IdSource(ManualClock())
+    made: list[str] = []
+    for count in counts:
+        together = ids.several(count)
+        assert len(together) == count
+        made += [*together, ids.new()]
+    assert made == sorted(set(made))
+    assert all(uuid.UUID(each).version == 7 for each in made)

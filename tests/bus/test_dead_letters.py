@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -62,8 +62,8 @@ class Desk:
         (route,) = routes
         return Plan(messages=[self.letter(event.body.decode(), target=route.arn)])
 
-    def accepted(self, event: Accepted, plan: Plan, appended: Any) -> None:
-        self.sent.append(event)
+    def accepted(self, events: Sequence[tuple[Accepted, Plan, Any]]) -> None:
+        self.sent.extend(event for event, _, _ in events)
 
     def letter(self, body: str, *, target: str = HOOK, code: str = "TIMEOUT") -> NewMessage:
         attributes = {"RULE_ARN": RULE, "TARGET_ARN": target, "ERROR_CODE": code}

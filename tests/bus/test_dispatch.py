@@ -93,7 +93,7 @@ class Bench:
         plan = self.dispatch.plan(event, [self.routes[number] for number in numbers])
         append = Append(1, event.event_id, now, body, event.attrs, plan.deliveries, plan.messages)
         (stored,) = await self.store.append([append], lease_until=now + 7_200_000)
-        self.dispatch.accepted(event, plan, stored)
+        self.dispatch.accepted([(event, plan, stored)])
 
     async def settled(self) -> bool:
         return not await self.store.backlog()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bus.accepted import Accepted, Luggage
 from bus.arrival import Arrival
@@ -19,7 +21,9 @@ from bus.metrics import Metrics
 from bus.scope import Call, Scope
 from bus.store import Append, Appended, NewDelivery, NewMessage
 from bus.targets import Route
+from rules.event import check_entry, entry_size
 from rules.index import MatchIndex
+from rules.narrowing import SIGHTINGS
 from rules.pattern import Pattern
 
 SCOPE = Scope("123456789012", "eu-west-1")
@@ -31,6 +35,7 @@ ENTRY = {"Source": "shop", "DetailType": "OrderPlaced", "Detail": '{ "id": 1.50 
 class FakeBus:
     number: int = 7
     name: str = "default"
+    scope: Scope = SCOPE
 
 
 @dataclass
@@ -67,8 +72,8 @@ class FakeDispatch:
         self.planned.append((event, names))
         return FakePlan([NewDelivery(1, event.ts, event.ts + 1000) for _ in names])
 
-    def accepted(self, event: Accepted, plan: FakePlan, appended: Appended) -> None:
-        self.handed_over.append(event)
+    def accepted(self, events: Sequence[tuple[Accepted, FakePlan, Appended]]) -> None:
+        self.handed_over.extend(event for event, _, _ in events)
 
 
 class FakeStore:
@@ -79,7 +84,9 @@ class FakeStore:
         self.error: Exception | None = None
         self.gate: asyncio.Event | None = None
 
-    async def append(self, batch: list[Append], *, lease_until: int = 0) -> list[Appended]:
+    async def append(
+        self, batch: list[Append], *, messages: Sequence[NewMessage] = (), lease_until: int = 0
+    ) -> list[Appended]:
         if self.gate is not None:
             await self.gate.wait()
         if self.error is not None:
@@ -96,13 +103,14 @@ class Bench:
         self.metrics = Metrics()
         self.watched: list[bytes] = []
         self.watching = False
+        bus = FakeBus()
         rules = FakeRules(patterns or {"all": '{"source":[{"prefix":""}]}'}, states)
         self.ingest = Ingest(
             self.store,  # type: ignore[arg-type]
             self.clock,
             IdSource(self.clock),
             metrics=self.metrics,
-            find_bus=lambda scope, name: None if name == "absent" else FakeBus(),
+            find_bus=lambda scope, name: None if name == "absent" else bus,
             rule_set=lambda number: rules,
             dispatch=self.dispatch,
             max_bytes=1000,
@@ -283,7 +291,7 @@ async def test_forwarding_to_an_absent_bus_says_so() -> None:
 
 
 def inside(replay_name: str | None = None) -> Arrival:
-    return Arrival("e-1", "2023-11-14T22:13:20Z", ENTRY, SCOPE, replay_name=replay_name)
+    return Arrival("e-1", "2023-11-14T22:13:20Z", "shop", "OrderPlaced", '{"id":1}', (), SCOPE, replay_name)
 
 
 async def test_an_event_of_the_bus_itself_is_matched_and_planned_like_any_other() -> None:
@@ -311,3 +319,34 @@ async def test_whoever_puts_an_event_may_choose_among_the_rules_that_match() -> 
 
 async def test_putting_on_an_absent_bus_says_so() -> None:
     assert not await Bench().ingest.put(SCOPE, "absent", [inside()])
+
+
+FAULTY = st.fixed_dictionaries(
+    {},
+    optional={
+        "Source": st.sampled_from(["", "shop", "aws.s3", "aws.", None]),
+        "DetailType": st.sampled_from(["", "T", "AWS API Call via CloudTrail", None]),
+        "Detail": st.sampled_from(
+            ["", None, "{}", '{"a":1}', "[]", "1", "{", '{"a":1}x', '{"a":"\\ud800"}', '{"a":"\\u00e4"}', "{'a':1}",
+             '{"a":1,"a":2}', '{"b":' * 1001 + "1" + "}" * 1001, '{"a":1e999}', '{"a":"\t"}'],
+        ),
+        "EventBusName": st.sampled_from(["absent", "default", None]),
+        "Resources": st.lists(st.sampled_from(["x", "ä"]), max_size=2),
+    },
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(FAULTY, min_size=1, max_size=10), st.sampled_from(['{"source":["shop"]}', '{"detail":{"a":[1]}}']))
+def test_an_entry_is_judged_as_by_the_rules_one_by_one(entries: list[dict[str, Any]], pattern: str) -> None:
+    """What is kept of an event's kind changes neither the answer nor the size, however often the kind is met."""
+    bench = Bench({"some": pattern})
+    bench.ingest._max_bytes = 1 << 20
+    for _ in range(SIGHTINGS + 2):
+        bench.metrics.put_size.total = 0
+        answer = asyncio.run(bench.put(*entries))
+        expected = [check_entry(entry) for entry in entries]
+        assert [result.get("ErrorMessage") for result in answer["Entries"]] == [
+            fault and fault.message for fault in expected
+        ]
+        assert bench.metrics.put_size.total == sum(map(entry_size, entries))

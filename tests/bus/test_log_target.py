@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bus.config import Settings
@@ -231,6 +232,6 @@ def test_nothing_is_kept_on_disk_in_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("event", [b'{"message":"m"}', b"plain", b'{"time":1}', b'{"time":"noon"}'])
 async def test_a_letter_sent_again_that_holds_no_event_has_the_time_of_its_acceptance(event: bytes) -> None:
-    again = replace(delivery(b'{"message":"m"}', transformed=True), event=event, accepted=1234)
+    again = msgspec.structs.replace(delivery(b'{"message":"m"}', transformed=True), event=event, accepted=1234)
     line = await one_line(again)
     assert (line["message"], line["timestamp"]) == ("m", 1234)

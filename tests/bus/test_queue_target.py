@@ -36,6 +36,7 @@ class Queues:
         attributes: Mapping[str, str] | None = None,
         trace: str | None = None,
         group: str | None = None,
+        json: bool = False,
     ) -> NewMessage:
         if self.refusal is not None:
             raise self.refusal

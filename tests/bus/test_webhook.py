@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 
@@ -107,7 +108,8 @@ async def webhook(clock: ManualClock | None = None, **settings: Any) -> AsyncIte
 
 def delivery(url: str, *, target: str = "hook", **changes: Any) -> Delivery:
     route = Route(1, Scope("000000000000", "us-east-1"), "default", "orders", RULE, {"Id": target, "Arn": url})
-    return replace(Delivery(route, "0198c0de-0000-7000-8000-000000000001", BODY, b"{}", 1, 0), **changes)
+    plain = Delivery(route, "0198c0de-0000-7000-8000-000000000001", BODY, b"{}", 1, 0)
+    return msgspec.structs.replace(plain, **changes)
 
 
 async def outcome_of(answer: Answer, **settings: Any) -> Outcome:
@@ -158,12 +160,12 @@ def test_a_secret_without_a_key_stops_the_start(secret: str) -> None:
 
 def test_the_id_is_one_for_all_attempts_and_another_for_each_target_rule_and_event() -> None:
     first = delivery("http://a/")
-    again = replace(delivery("http://b/"), attempt=7, route=replace(first.route, number=99))
+    again = msgspec.structs.replace(delivery("http://b/"), attempt=7, route=replace(first.route, number=99))
     assert webhook_id(first) == webhook_id(again)
     others = [
         delivery("http://a/", target="other"),
         delivery("http://a/", event_id="0198c0de-0000-7000-8000-000000000002"),
-        replace(first, route=replace(first.route, rule_arn=RULE + "2")),
+        msgspec.structs.replace(first, route=replace(first.route, rule_arn=RULE + "2")),
     ]
     assert len({webhook_id(each) for each in (first, *others)}) == 4
     assert webhook_id(first).startswith(first.event_id)

@@ -1,0 +1,185 @@
+"""Event kinds: what all events of one bus, source and detail-type have in common, worked out once.
+
+Theory of operation. The events of a bus repeat few pairs of source and detail-type. For each pair an `EventKind` keeps
+its faults, its size, the head of its envelopes, what is left to match (`rules.index.Narrowing`), and for every set of
+rules that was found the `Selection` of their targets. A kind belongs to a `BusView`, and a view to one snapshot of the
+bus and its rules: when either is replaced, the view is made anew, so that nothing kept here is ever out of date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from bus.arrival import Arrival
+from bus.metrics import Metrics, RuleCounts
+from bus.scope import Scope
+from bus.targets import Route
+from rules.event import (
+    NOT_AUTHORIZED_SOURCE,
+    EntryFault,
+    envelope_head,
+    is_detail,
+    is_too_deep,
+    load_json,
+    missing_member,
+    utf8_length,
+    write_envelope,
+)
+from rules.flatten import EventError
+from rules.index import MatchIndex, Narrowing
+from rules.states import CLOUDTRAIL_SUFFIX, receives
+
+REMEMBERED = 1024
+"""Kinds kept per view, and selections kept per kind; more than these are worked out each time."""
+
+
+class Bus(Protocol):
+    """What events need of an event bus."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def scope(self) -> Scope: ...
+
+
+class Rule(Protocol):
+    """What events need of a rule."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def routes(self) -> Iterable[Route]: ...
+
+
+class RuleSet(Protocol):
+    """The rules of one bus with their index, as one snapshot."""
+
+    @property
+    def index(self) -> MatchIndex[Any]: ...
+    def rule(self, name: Any) -> Rule: ...
+
+
+class Selection:
+    """The rules that some event matched, with their targets and counters."""
+
+    __slots__ = ("counts", "routes", "rules")
+
+    def __init__(self, rules: Sequence[Rule], counts: Sequence[RuleCounts]) -> None:
+        self.rules = rules
+        self.routes = [route for rule in rules for route in rule.routes]
+        self.counts = counts
+
+
+class EventKind:
+    """Events of one bus, source and detail-type; either may be missing, which is a fault of each of them."""
+
+    __slots__ = (
+        "_head", "_index", "_narrowing", "_origin", "_selections", "_view", "detail_type", "missing", "refused",
+        "size", "source", "withholding",
+    )  # fmt: skip
+
+    def __init__(self, view: BusView, source: str | None, detail_type: str | None) -> None:
+        self._view = view
+        self.source = source or ""
+        self.detail_type = detail_type or ""
+        self.missing = missing_member(source, detail_type)
+        self.refused: EntryFault | None = NOT_AUTHORIZED_SOURCE if self.source.startswith("aws.") else None
+        self.size = utf8_length(self.source) + utf8_length(self.detail_type)
+        self.withholding = self.detail_type.endswith(CLOUDTRAIL_SUFFIX)
+        """Whether the state of a rule may keep some of these events from it."""
+        self._index = view.index
+        self._narrowing: Narrowing[Any] | None = None
+        self._selections: dict[Sequence[Any], Selection] = {}
+        self._origin: tuple[Any, ...] = ()
+        self._head = b""
+
+    def match(self, event: Arrival) -> Sequence[Any] | None:
+        """The names of the rules that match an event of this kind; None when its detail is no JSON object."""
+        narrowing = self._narrowing
+        if narrowing is not None and narrowing.detail_only:
+            # Matching reads all of the detail, so that what it accepts need not be looked at once more.
+            try:
+                found = narrowing.match_detail(event.detail_bytes())
+            except EventError:
+                if is_detail(event.detail):
+                    raise
+                return None
+            return found if not is_too_deep(event.detail) else None
+        if not is_detail(event.detail):
+            return None
+        if narrowing is not None and narrowing.open is None:
+            return narrowing.certain
+        names = self._index.match_parts(self.source, self.detail_type, event.fields, event.detail_bytes)
+        self._narrowing = self._index.narrowed(self.source, self.detail_type)
+        return names
+
+    def envelope(self, event: Arrival) -> bytes:
+        """An event of this kind as every target receives it."""
+        origin = (event.scope, event.time, event.replay_name)
+        if origin != self._origin:
+            self._head = self._head_of(event)
+            self._origin = origin
+        return write_envelope(event.event_id, self._head, event.resources, event.compact_detail())
+
+    def _head_of(self, event: Arrival) -> bytes:
+        account, region = event.scope
+        return envelope_head(
+            detail_type=self.detail_type,
+            source=self.source,
+            account=account,
+            time=event.time,
+            region=region,
+            replay_name=event.replay_name,
+        )
+
+    def select(self, names: Sequence[Any], event: Arrival) -> Selection:
+        """The rules of these names that receive an event of this kind, with all that follows from them."""
+        if self.withholding:
+            detail = lambda: load_json(event.detail_bytes())  # noqa: E731
+            named = self._view.named(names)
+            return self._view.selection([rule for rule in named if receives(rule.state, self.detail_type, detail)])
+        key = tuple(names)
+        selection = self._selections.get(key)
+        if selection is None:
+            selection = self._view.selection(self._view.named(names))
+            if len(self._selections) < REMEMBERED:
+                self._selections[key] = selection
+        return selection
+
+
+class BusView:
+    """One bus with one snapshot of its rules, and the kinds of events that it has met; ``bus`` is None for no bus."""
+
+    __slots__ = ("_metrics", "bus", "index", "kinds", "rules")
+
+    def __init__(self, bus: Bus | None, rules: RuleSet | None, metrics: Metrics) -> None:
+        self.bus = bus
+        self.rules = rules
+        self.index: MatchIndex[Any] = rules.index if rules is not None else MatchIndex({})
+        self.kinds: dict[tuple[str | None, str | None], EventKind] = {}
+        self._metrics = metrics
+
+    def kind(self, source: str | None, detail_type: str | None) -> EventKind:
+        """The kind of an event, from ``kinds`` if it was met before."""
+        pair = (source, detail_type)
+        kind = self.kinds.get(pair)
+        if kind is None:
+            kind = EventKind(self, source, detail_type)
+            if len(self.kinds) < REMEMBERED:
+                self.kinds[pair] = kind
+        return kind
+
+    def named(self, names: Iterable[Any]) -> list[Rule]:
+        """The rules that the index answered with."""
+        return [] if self.rules is None else [self.rules.rule(name) for name in names]
+
+    def selection(self, rules: Sequence[Rule]) -> Selection:
+        """All that follows from an event's being received by these rules of the bus."""
+        if self.bus is None:
+            return Selection([], [])
+        return Selection(rules, [self._metrics.rule(self.bus.scope, self.bus.name, rule.name) for rule in rules])
