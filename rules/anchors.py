@@ -150,11 +150,23 @@ class Matcher:
         return results
 
     def _holds(self, entry: Entry, values: Values) -> bool:
-        """Whether all conditions of an entry hold together, some of them for elements of arrays."""
+        """Whether all conditions of an entry hold together, some of them perhaps for elements of arrays."""
         asked: Sequence[tuple[Condition, Any]]
         asked = [(condition, values[self._order[condition.path]]) for condition in entry.conditions]
-        constrained = [condition for condition, value in asked if isinstance(value, Many) and value.constrained]
-        if not constrained or (len(constrained) == 1 and not constrained[0].absence):
+        constrained = [pair for pair in asked if isinstance(pair[1], Many) and pair[1].constrained]
+        absence = any(condition.absence for condition, _ in constrained)
+        if not constrained or (len(constrained) == 1 and not absence):
             return all(condition.holds(value) for condition, value in asked)
+        arrays = {value.array for _, value in constrained}
+        if len(arrays) == 1 and 0 not in arrays and not absence:
+            return _hold_in_one(constrained) and all(condition.holds(value) for condition, value in asked)
         choices = [condition.choice(value) for condition, value in asked]
         return all(choice.possible for choice in choices) and consistent(choices)
+
+
+def _hold_in_one(columns: Sequence[tuple[Condition, Many]]) -> bool:
+    """Whether one element of an array satisfies all conditions; all columns are of that array."""
+    elements: Iterable[int] = range(len(columns[0][1].values))
+    for condition, column in columns:
+        elements = [element for element in elements if condition.accepts(column.values[element])]
+    return bool(elements)

@@ -15,7 +15,6 @@ Large rule sets have too many combinations, and are not worth filing a second ti
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from itertools import chain, combinations
 from typing import Any
 
 from rules.anchors import Anchors
@@ -37,19 +36,19 @@ Decide = Callable[[Values], Collection[Any]]
 class Verdicts:
     """The verdicts on events with values of some paths, given what decides on those that are new."""
 
-    __slots__ = ("_decide", "_entangled", "_hit_maps", "_known", "_turned_away", "of")
+    __slots__ = ("_absences", "_asked", "_decide", "_hit_maps", "_known", "_turned_away", "of")
 
     def __init__(self, forks: Iterable[tuple[Condition, ...]], order: Mapping[str, int], decide: Decide) -> None:
         """`order` is that of the values of an event."""
         self._decide = decide
         conditions: dict[Condition, None] = {}
-        self._entangled: set[tuple[int, int]] = set()
-        """Pairs of paths that one fork asks, and paths twice whose absence is asked for."""
+        self._asked: set[frozenset[int]] = set()
+        """The paths of each fork."""
+        self._absences: set[int] = set()
         for fork in forks:
             conditions.update(dict.fromkeys(fork))
-            indexes = sorted(order[condition.path] for condition in fork)
-            self._entangled.update(combinations(indexes, 2))
-            self._entangled.update((order[each.path],) * 2 for each in fork if each.absence)
+            self._asked.add(frozenset(order[condition.path] for condition in fork))
+            self._absences.update(order[condition.path] for condition in fork if condition.absence)
         anchors = Anchors()
         for condition in conditions:
             anchors.add(condition, Entry(condition, (condition,), condition))
@@ -91,6 +90,5 @@ def of(values):
 
     def _tangled(self, values: Values) -> bool:
         """Whether it matters in which elements of arrays values lie."""
-        bound = [index for index, value in enumerate(values) if isinstance(value, Many) and value.constrained]
-        pairs = chain(combinations(bound, 2), ((index, index) for index in bound))
-        return not self._entangled.isdisjoint(pairs)
+        bound = {index for index, value in enumerate(values) if isinstance(value, Many) and value.constrained}
+        return bool(bound & self._absences) or (len(bound) > 1 and any(len(bound & asked) > 1 for asked in self._asked))
