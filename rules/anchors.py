@@ -126,28 +126,43 @@ class Matcher:
 
     def match(self, values: Values) -> Collection[Any]:
         """The results that an event with these values brings up."""
-        certain: Sequence[Hashable] = ()
-        candidates: Sequence[Entry] = ()
+        first, others = NOTHING, []
         for index, hit_map in self._tables:
             hits = hit_map[values[index]]
             if hits is not NOTHING:
-                certain = (*certain, *hits.certain) if certain else hits.certain
-                candidates = (*candidates, *hits.candidates) if candidates else hits.candidates
-        if not candidates:
-            return certain if len(certain) < 2 else dict.fromkeys(certain)
-        results = dict.fromkeys(certain)
-        if type(values) is not tuple:
-            results.update((entry.result, None) for entry in candidates if self._holds(entry, values))
-            return results
+                if first is NOTHING:
+                    first = hits
+                else:
+                    others.append(hits)
+        if not (others or first.candidates):
+            return first.certain
+        found = [first, *others]
+        results = {result: None for hits in found for result in hits.certain}
+        add_matching = self._add_matching if type(values) is tuple else self._add_matching_in_arrays
+        for hits in found:
+            if hits.candidates:
+                add_matching(hits.candidates, values, results)
+        return results
+
+    def _add_matching(self, candidates: Sequence[Entry], values: Values, results: dict[Hashable, None]) -> None:
+        """Add the results of candidates whose other conditions hold, where all values are scalars or absent."""
         order = self._order
         for entry in candidates:
+            if entry.result in results:
+                continue
             for condition in entry.rest:
                 value = values[order[condition.path]]
                 if not (condition.absence if value is UNSET else condition.accepts(value)):
                     break
             else:
                 results[entry.result] = None
-        return results
+
+    def _add_matching_in_arrays(
+        self, candidates: Sequence[Entry], values: Values, results: dict[Hashable, None]
+    ) -> None:
+        for entry in candidates:
+            if entry.result not in results and self._holds(entry, values):
+                results[entry.result] = None
 
     def _holds(self, entry: Entry, values: Values) -> bool:
         """Whether all conditions of an entry hold together, some of them perhaps for elements of arrays."""
