@@ -3,39 +3,50 @@
 From the bottom up:
 
 * A pattern is a few *forks* (combinations of `$or` branches), a fork a set of *conditions*, each the leaf of one path.
-  Forks that ask the same share the condition.
+  Forks that ask the same share the condition (`rules.conditions`).
 * Each fork is filed under the one condition that fewest events should satisfy (`rules.anchors`), in the table of that
   condition's path (`rules.lookup`). An event looks up one value in every table and asks the forks that come up for
   the rest of their conditions. Counting satisfied conditions for every fork, the usual way, would touch all two hundred
   rules that name the source of an event to find the one that names its tenant as well.
+* What a value brings up is remembered for each path (`rules.hits`), and in rule sets of usual size, up to 512
+  conditions, what all values of an event hit together decides at once which rules match (`rules.verdicts`).
 * Forks that mention `detail` are kept apart. For each different set of conditions that such forks put on the rest of
   the envelope (source, detail-type, …) there is one *gate*, filed like a fork. When an event comes as envelope and text
   of its detail and no gate opens, no rule can need the detail, and its text is not even decoded.
+* `match_parts`, which PutEvents uses, keeps what is left of the rules for each pair of source and detail-type that has
+  come up a few times (`rules.narrowing`).
 * Values come from a plan (`rules.plan`): decoded text gives only what the paths name.
 
 What it costs, and what was weighed against it (CPython 3.11, one shared core, events of 0.9 KB that `orjson.loads`
-decodes in 2.9 µs; `benchmarks/rules.py` measures again):
+decodes in 2.7 µs; `benchmarks/rules.py` measures again):
 
-    decoding the named paths           0.8 to 1.2 µs: stepping over the text is 0.7 of it; decoding all of it takes 2.9
-    that no key repeated               nothing (`rules.ordered`); counting the keys in the text took 0.25 µs for each
-    a value seen before                0.1 µs, whatever the number of rules and their operators
-    exact, prefix, suffix, any case    0.1 µs a length in use: dictionaries; a trie costs 0.1 µs for each character
-    numbers                            0.5 µs: one bisection, then a list; numbers of an array that no end point
-                                       divides are looked up together
-    wildcards                          a dictionary access for each gram of the value, then the few that share one;
+    decoding the named paths           0.8 to 1.2 µs: stepping over the text is 0.7 of it, a path 0.05
+      of an array of 10 objects        1 µs more for one member of each, 1.7 for two; all of the array 1.7
+    that no key repeated               nothing (`rules.ordered`); counting the keys in the text took 0.25 µs for each,
+                                       a look at the bytes behind a key, in place of decoding, 1.2 for one path
+    keys in an order not yet learned   7 µs, and 0.3 ms for the first few such events
+    a value seen before                0.04 µs, whatever the number of rules and their operators
+    a string not seen before           0.4 to 1.5 µs:
+      exact, prefix, suffix, any case  0.1 µs a length in use: dictionaries; a trie costs 0.1 µs for each character
+      wildcards                        a dictionary access for each gram of the value, then the few that share one;
                                        asking a thousand of them one by one takes a millisecond
-    a candidate                        0.3 µs for each condition left, 2 to 5 µs if several lie in arrays of objects
-    10,000 rules                       0.5 to 1 s to build
+    a number                           0.2 µs: one bisection, then a list
+      a column of 10                   0.6 µs where no number that a rule names divides them: its ends are looked up
+    the verdict of all hits            0.2 µs for seven paths; asking the forks instead takes 0.2 to 5 µs
+    a candidate                        0.2 µs for each condition left, 2 to 5 µs if several lie in arrays of objects
+    10,000 rules                       0.4 to 1 s to build
 
-The memory is proportional to the alternatives of the rules. Nothing backtracks and nothing multiplies: a value costs
-its length for each length and operator in use, an event its values, and a candidate what `rules.arrays` says.
+Bit sets of the rules that may still match, one for each path and joined with `&`, took 0.24 µs for 40 rules on seven
+paths and 0.28 for 500, where the verdict took 0.20 whatever their number.
 
-* `match_parts`, which PutEvents uses, keeps what is left of the rules for each pair of source and detail-type that has
-  come up a few times (`rules.narrowing`).
+The memory is proportional to the alternatives of the rules; what is remembered is bounded for each path. Nothing
+backtracks and nothing multiplies: a value costs its length for each length and operator in use, an event its values,
+and a candidate what `rules.arrays` says.
 
 An index never changes. `with_rule` and `without_rule` copy the dictionaries at the top and the one table that changes
 and share everything else: 1 to 10 ms among 10,000 rules. What is derived from a table, such as the tree of its ranges,
-is made again when next needed; for 10,000 ranges on one path that takes some 60 ms.
+is made again when next needed; for 10,000 ranges on one path that takes some 60 ms. What was remembered of values that
+a change does not concern stays, unless paths come or go.
 """
 
 from __future__ import annotations
@@ -151,10 +162,7 @@ class MatchIndex(Generic[RuleId]):
         return [*self._decide(self._whole.of_event(event))]
 
     def match_json(self, data: bytes) -> list[RuleId]:
-        """The rules that match an event's JSON text.
-
-        Text that is no JSON object raises EventError, unless the part that was read shows that no rule can match.
-        """
+        """The rules that match an event's JSON text; raises EventError for text that is no JSON object."""
         return [*self._decide(self._whole.of_text(data))]
 
     def match_event(self, fields: Mapping[str, Any], detail: bytes) -> list[RuleId]:
