@@ -85,12 +85,12 @@ class Plan:
                 continue
             self._prefer(root, read)
             return values
-        event = _decode_whole(data)
-        if event is None:
-            return self.of_event(parse_event(data))
-        self._odd += 1
-        if self._learns and (self._odd <= LESSON_LIMIT or self._odd % LESSON_EVERY == 0):
-            self._learn(event, data)
+        whole = _decode_whole(data)
+        event = parse_event(data) if whole is None else whole
+        if self._learns and (whole is not None or b"\\u" in data):  # else a key repeats
+            self._odd += 1
+            if self._odd <= LESSON_LIMIT or self._odd % LESSON_EVERY == 0:
+                self._learn(event, data)
         return self.of_event(event)
 
     def _learn(self, event: Mapping[str, Any], data: bytes) -> None:

@@ -106,6 +106,13 @@ def test_arrays_are_learned_and_forgotten() -> None:
     assert plan._odd == 2
 
 
+def test_text_with_escapes_is_learned_from_as_well() -> None:
+    plan = Plan(["b", "a"])
+    assert list(plan.of_text(b'{"\\u0062": "\\u00fc", "a": 1, "c": "\\u0022"}')) == ["ü", 1]
+    assert len(plan._readers) == 1
+    assert list(plan._read(b'{"b": "\\ud83d\\ude00", "\\u0061": 2}')) == ["\U0001f600", 2]
+
+
 def test_without_ordered_decoders_texts_are_decoded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ordered, "WORKS", False)
     plan = Plan(PATHS)
