@@ -68,7 +68,10 @@ NOTHING = Hits(())
 
 
 class HitMap(dict[Any, Hits]):
-    """What every scalar of a path, or UNSET for none, brings up: `hits[value]`. Unhashable values raise TypeError."""
+    """What a scalar of a path, Many of them, or UNSET for none, brings up: `hits[value]`.
+
+    It holds what is remembered, and finds the rest when it is missing.
+    """
 
     __slots__ = (
         "_absent",
@@ -106,7 +109,7 @@ class HitMap(dict[Any, Hits]):
         absent = tuple(absent)
         self._judged = [entry for entry in absent if entry.rest]
         self._absent = Hits(absent) if absent else NOTHING
-        self._limit = REMEMBERED_VALUES + 2 * len(accepted)
+        self._limit = REMEMBERED_VALUES + 2 * (len(accepted) + len(excluded))
         self._turned_away = 0
         self._merged: dict[tuple[frozenset[Hits], bool], Hits] = {}
         self._shared: dict[tuple[Sequence[Entry], Sequence[Exclusion]], Hits] = {}
