@@ -149,3 +149,22 @@ def test_threads_may_share_what_is_remembered() -> None:
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_many_beginnings_and_ends_are_found_like_few(count: int) -> None:
+    forms = ('{{"prefix": "p{0}"}}', '{{"suffix": "{0}s"}}', '{{"wildcard": "w{0}*x"}}', '{{"wildcard": "*y{0}*{0}z"}}')
+    conditions, found = hit_map(*(f"[{form.format(n * 7)}]" for form in forms for n in range(count)))
+    for n in range(0, 300, 7):
+        for text in (
+            f"p{n}",
+            f"p{n}{n}s",
+            f"w{n}x",
+            f"w{n}-x",
+            f"-y{n}-{n}z",
+            f"w{n}y{n}{n}x",
+            f"p{n}y{n}-{n}z",
+            "",
+            "p",
+        ):
+            assert set(found[text].certain) == {each for each in conditions if each.holds(text)}
