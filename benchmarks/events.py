@@ -16,6 +16,7 @@ from rules.event import render_envelope
 BATCH = 10
 SOURCE = "shop.orders"
 DETAIL_TYPE = "OrderPlaced"
+TIME = "2026-03-14T09:26:53Z"
 CONTENT_TYPE = "application/x-amz-json-1.1"
 STAMP_WIDTH = 20
 """Digits of a number that is written into a request that was made before; a fixed width keeps its length."""
@@ -88,17 +89,17 @@ def envelope(number: int, ids: IdSource, *, source: str = SOURCE) -> bytes:
         detail_type=DETAIL_TYPE,
         source=source,
         account="000000000000",
-        time="2026-03-14T09:26:53Z",
+        time=TIME,
         region="us-east-1",
         resources=[],
         detail=json.dumps(detail(number), separators=(",", ":"), ensure_ascii=False).encode(),
     )
 
 
-def envelopes(count: int) -> list[bytes]:
+def envelopes(count: int, *, source: str = SOURCE) -> list[bytes]:
     """Distinct events as a target receives them."""
     ids = IdSource(SystemClock())
-    return [envelope(number, ids) for number in range(count)]
+    return [envelope(number, ids, source=source) for number in range(count)]
 
 
 SERVICES = ("orders", "payments", "stock", "returns", "mail", "search", "carts", "fraud", "loyalty", "reports")

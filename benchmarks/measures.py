@@ -29,8 +29,12 @@ ACCOUNT = "000000000000"
 QUEUE_ARN = f"arn:aws:sqs:us-east-1:{ACCOUNT}:bench"
 HOOK_OPTIONS = ("--max-in-flight", "64")
 DEAD_SOURCE = "shop.dead"
+REPLAYED_SOURCE = "shop.replayed"
 CEILING_FACTOR = 2.0
 """A generator whose own ceiling is not this far above what it measured would be measuring itself."""
+
+UNWANTED = json.dumps({"source": ["shop.unwanted"]})
+"""What the archive of a replay matches: none of the live events, which would only make it larger."""
 
 BEHIND_MS = 250.0
 """When the last delivery comes this long after the last put, puts came faster than deliveries went."""
@@ -47,6 +51,7 @@ class Plan:
     outstanding: int = 2_000
     failed: int = 100_000
     waiting: int = 1_000_000
+    archived: int = 1_000_000
     last_puts: int = 50_000
     settle_seconds: float = 20.0
     pace_seconds: float = 8.0
@@ -66,8 +71,8 @@ class Plan:
 
 
 QUICK: dict[str, Any] = {
-    "rounds": 3, "seconds": 2.0, "deliveries": 5_000, "failed": 20_000, "waiting": 100_000, "last_puts": 10_000,
-    "settle_seconds": 5.0, "pace_seconds": 3.0, "pairs": 2, "restarts": 2,
+    "rounds": 3, "seconds": 2.0, "deliveries": 5_000, "failed": 20_000, "waiting": 100_000, "archived": 200_000,
+    "last_puts": 10_000, "settle_seconds": 5.0, "pace_seconds": 3.0, "pairs": 2, "restarts": 2,
 }  # fmt: skip
 
 
@@ -252,6 +257,100 @@ def _pace(plan: Plan, directory: Path, port: int, rate: float) -> dict[str, floa
     return result
 
 
+# -- replays
+
+
+def replay(plan: Plan) -> list[Row]:
+    """p99 from put to receipt at a healthy webhook, without and with a replay that feeds another one; its memory."""
+    rate = 0.2 * (plan.peak or deliver(plan).per_second)
+    port, other = free_port(), free_port()
+    alone: list[dict[str, float]] = []
+    beside: list[dict[str, float]] = []
+    with plan.data_dir() as directory, sink(other):
+        until = _prepare_archive(plan, directory, port, other)
+        for number in range(plan.pairs):
+            alone.append(_pace_and_replay(plan, directory, port, rate))
+            beside.append(_pace_and_replay(plan, directory, port, rate, name=f"replay-{number}", until=until))
+            say(f"replay, pair {number + 1}: p99 {alone[-1]['p99']:.2f} ms alone, {beside[-1]['p99']:.2f} ms beside")
+    return [_replay_row(plan, rate, alone, beside), _replay_memory_row(plan, alone, beside)]
+
+
+def _prepare_archive(plan: Plan, directory: Path, port: int, other: int) -> int:
+    """A stopped bus with two webhooks, and an archive whose events lead to the second; the end of the events' times."""
+    bus = f"arn:aws:events:us-east-1:{ACCOUNT}:event-bus/default"
+    with Server(directory, *HOOK_OPTIONS) as server:
+        server.wait_healthy()
+        put_hook_rule(server, port)
+        put_rule(server, "replayed", {"source": [REPLAYED_SOURCE]}, Id="hook", Arn=f"http://127.0.0.1:{other}/hook")
+        server.call("events", "CreateArchive", ArchiveName="bench", EventSourceArn=bus, EventPattern=UNWANTED)
+        server.end()
+    say(f"filling an archive with {plan.archived:,} events")
+    result = job("archive", data_dir=str(directory), count=plan.archived, source=REPLAYED_SOURCE)
+    if result["events"] != plan.archived:
+        raise BenchError(f"{result['events']} events are archived instead of {plan.archived}")
+    return int(result["until"])
+
+
+def _pace_and_replay(
+    plan: Plan, directory: Path, port: int, rate: float, *, name: str = "", until: int = 0
+) -> dict[str, float]:
+    """What `pace` finds, with a replay of that name under way all the time; and the bus's memory."""
+    with Server(directory, *HOOK_OPTIONS) as server:
+        server.wait_healthy()
+        if name:
+            start_replay(server, name, until)
+        job("hook", "pace", port=server.port, sink=port, rate=rate, seconds=1.0)
+        before = replayed(server, name) if name else 0
+        started = time.perf_counter()
+        result = job("hook", "pace", port=server.port, sink=port, rate=rate, seconds=plan.pace_seconds)
+        if name:
+            result["replayed"] = (replayed(server, name) - before) / (time.perf_counter() - started)
+            server.call("events", "CancelReplay", ReplayName=name)  # refused when it ended before the measure did
+        result["memory"], _ = server.memory()
+        server.end()
+    return result
+
+
+def start_replay(server: Server, name: str, until: int) -> None:
+    """Start the replay of the whole archive, and wait until it runs."""
+    source = f"arn:aws:events:us-east-1:{ACCOUNT}:archive/bench"
+    destination = {"Arn": f"arn:aws:events:us-east-1:{ACCOUNT}:event-bus/default"}
+    window = {"EventStartTime": 0, "EventEndTime": until}
+    server.call("events", "StartReplay", ReplayName=name, EventSourceArn=source, Destination=destination, **window)
+    deadline = time.perf_counter() + 60
+    while not replayed(server, name):
+        if time.perf_counter() > deadline:
+            raise BenchError("the replay never began")
+        time.sleep(0.01)
+
+
+def replayed(server: Server, name: str) -> int:
+    """How many events a replay has put so far."""
+    _, body = server.request("GET", f"/_bus/replays?arn=arn:aws:events:us-east-1:{ACCOUNT}:replay/{name}")
+    return int(json.loads(body)["Replays"][0]["Replayed"])
+
+
+def _replay_row(plan: Plan, rate: float, alone: list[dict[str, float]], beside: list[dict[str, float]]) -> Row:
+    row = _latency_row(plan, rate, alone, beside)
+    pace = statistics.median(result["replayed"] for result in beside)
+    name = f"p99 latency, healthy webhook, replay of {plan.archived:,} running"
+    return replace(row, measure=name, notes=f"{row.notes}; meanwhile {pace:,.0f} events/s were replayed")
+
+
+def _replay_memory_row(plan: Plan, alone: list[dict[str, float]], beside: list[dict[str, float]]) -> Row:
+    without = statistics.median(result["memory"] for result in alone)
+    grown = max(result["memory"] for result in beside) - without
+    return Row(
+        f"resident memory, replay of {plan.archived:,} running",
+        f"{without:.0f} MB",
+        f"{without + grown:.0f} MB",
+        f"{grown:+.0f} MB",
+        "≤ +100 MB",
+        grown <= 100,
+        "at the end of each half of a pair; the largest counts",
+    )
+
+
 # -- a long backlog
 
 
@@ -353,6 +452,7 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "unmatched": unmatched,
     "webhooks": webhooks,
     "latency": latency,
+    "replay": replay,
     "backlog": memory,
     "start": start,
 }

@@ -15,11 +15,13 @@ class Luggage(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``trace`` is the normalised trace header; ``hops`` counts forwardings (same region, other region).
     ``rendered`` says that the body is already what the target is to receive, as in a redriven dead letter.
+    ``scheduled`` is the nominal instant (ms) of a schedule's invocation.
     """
 
     trace: str | None = None
     hops: tuple[int, int] = (0, 0)
     rendered: bool = False
+    scheduled: int | None = None
 
 
 NOTHING = Luggage()

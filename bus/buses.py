@@ -1,4 +1,4 @@
-"""Event buses: the default one of every scope, and custom ones.
+"""Event buses: the default one of every scope, custom ones, and those for partner event sources.
 
 The default bus is there without having been created, and it is not written down until someone updates
 or tags it: its number is derived from its scope instead of being handed out, so an event can be stored
@@ -13,10 +13,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
+from bus.bus_logs import Logging, logging_of
 from bus.clock import Clock
 from bus.errors import ApiError, not_found, validation
 from bus.pages import page
@@ -34,21 +35,38 @@ _DESCRIBED = ("Description", "KmsKeyIdentifier", "DeadLetterConfig", "LogConfig"
 _PREFIX = "event-bus/"
 
 
+class Partnership(Protocol):
+    """What making and deleting a partner bus does to its source: a change to be written with the bus's own, and what
+    is to be called when that is done."""
+
+    def bus_made(self, customer: Scope, name: str) -> tuple[ConfChange, Callable[[], None]]: ...
+    def bus_deleted(self, customer: Scope, name: str) -> tuple[ConfChange, Callable[[], None]] | None: ...
+
+
 class Buses:
     """The bus operations, and the look-up that every event goes through.
 
-    ``has_rules`` says whether the bus of a number still has rules.
+    ``has_rules`` says whether the bus of a number still has rules; ``partners`` has the partner event sources.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, *, has_rules: Callable[[int], bool], quotas: Quotas | None = None
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        has_rules: Callable[[int], bool],
+        quotas: Quotas | None = None,
+        partners: Callable[[], Partnership] | None = None,
     ) -> None:
+        self._partners = partners
         self._store = store
         self._clock = clock
         self._has_rules = has_rules
         self._quotas = quotas or Quotas()
         self._custom: dict[Scope, dict[str, Bus]] = {}
         self._known: dict[tuple[Scope, str], Bus] = {}
+        self.logging: dict[tuple[Scope, str], Logging] = {}
+        """The buses that log, by scope and name: those whose LogConfig asks for it now."""
         self._locks: dict[Scope, asyncio.Lock] = {}
         self._defaults_since = 0
 
@@ -96,39 +114,71 @@ class Buses:
             raise not_found(f"Event bus {_name_in(name_or_arn or DEFAULT_BUS)} does not exist.")
         return bus
 
+    def find_foreign(self, scope: Scope, name_or_arn: str | None) -> tuple[Arn, Bus | None] | None:
+        """The bus of another account that an ARN names, None where it names none.
+
+        The second value is None for a bus that is not there, is in another region, or has never been changed, so that
+        it cannot have a policy.
+        """
+        if name_or_arn is None or not name_or_arn.startswith("arn:"):
+            return None
+        try:
+            arn = parse(name_or_arn)
+        except ArnError:
+            return None
+        if arn.account == scope.account or not arn.resource.startswith(_PREFIX):
+            return None
+        return arn, self._known.get((Scope(arn.account, scope.region), name_or_arn))
+
     def _remember(self, bus: Bus) -> None:
         self._known[bus.scope, bus.name] = self._known[bus.scope, bus.arn] = bus
 
     def _keep(self, bus: Bus) -> None:
         self._remember(bus)
+        self._note_logging(bus)
         if bus.name != DEFAULT_BUS:
             self._custom.setdefault(bus.scope, {})[bus.name] = bus
 
-    async def _save(self, bus: Bus) -> None:
-        await self._store.conf_put([ConfChange(KIND, bus.key, dump_bus(bus))])
+    def _note_logging(self, bus: Bus) -> None:
+        logging = logging_of(bus.described.get("LogConfig"))
+        if logging is None:
+            self.logging.pop((bus.scope, bus.name), None)
+        else:
+            self.logging[bus.scope, bus.name] = logging
+
+    async def _save(self, bus: Bus, rider: tuple[ConfChange, Callable[[], None]] | None = None) -> None:
+        await self._write(ConfChange(KIND, bus.key, dump_bus(bus)), rider)
         self._keep(bus)
+
+    async def _write(self, change: ConfChange, rider: tuple[ConfChange, Callable[[], None]] | None) -> None:
+        """Write a bus's change, and together with it that of its source."""
+        if rider is None:
+            await self._store.conf_put([change])
+            return
+        await self._store.conf_put([change, rider[0]])
+        rider[1]()
 
     # -- operations
 
     async def create_event_bus(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
-        name = request["Name"]
-        self._check_new(name, request.get("EventSourceName"))
+        name, source = request["Name"], request.get("EventSourceName")
+        _check_new(name, source)
         tags = given_tags(request.get("Tags") or (), self._quotas)
         async with self.lock(call.scope):
+            made = None if source is None else self._source_made(call.scope, source)
             if self.find(call.scope, name) is not None:
                 raise ApiError("ResourceAlreadyExistsException", f"Event bus {name} already exists.")
             # The default bus counts, as one that an account always has.
             check_quota(len(self._custom.get(call.scope, ())) + 2, self._quotas.event_buses)
             now = self._clock.now_ms()
             bus = Bus(self._store.allocate(), call.scope, name, now, now, _described(request), tags)
-            await self._save(bus)
+            await self._save(bus, made)
         return {"EventBusArn": bus.arn, **bus.described}
 
-    def _check_new(self, name: str, source: str | None) -> None:
-        if source is not None:
+    def _source_made(self, scope: Scope, source: str) -> tuple[ConfChange, Callable[[], None]]:
+        if self._partners is None:
             raise not_found(f"Event source {source} does not exist.")
-        if "/" in name:
-            raise validation("Event bus name must not contain '/'.")
+        return self._partners().bus_made(scope, source)
 
     async def update_event_bus(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         async with self.lock(call.scope):
@@ -146,9 +196,11 @@ class Buses:
                 raise validation("Cannot delete event bus default.")
             if self._has_rules(bus.number):
                 raise validation("EventBus can't be deleted since it has rules.")
-            await self._store.conf_put([ConfChange(KIND, bus.key, None)])
+            gone = self._partners().bus_deleted(bus.scope, bus.name) if self._partners and "/" in bus.name else None
+            await self._write(ConfChange(KIND, bus.key, None), gone)
             del self._custom[bus.scope][bus.name]
             del self._known[bus.scope, bus.name], self._known[bus.scope, bus.arn]
+            self.logging.pop((bus.scope, bus.name), None)
 
     async def describe_event_bus(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         bus = self.require(call.scope, request.get("Name"))
@@ -161,6 +213,16 @@ class Buses:
         found, token = page(named, request, key=lambda bus: bus.name, of=("buses", *call.scope))
         return {"EventBuses": [_listed(bus) for bus in found], **token}
 
+    # -- policy
+
+    async def change_policy(self, scope: Scope, name: str | None, change: Callable[[Bus], str | None]) -> None:
+        """Replace the policy of a bus by what ``change`` makes of it; what stays the same is not written."""
+        async with self.lock(scope):
+            bus = self.require(scope, name)
+            policy = change(bus)
+            if policy != bus.policy:
+                await self._save(replace(bus, policy=policy, modified=self._clock.now_ms()))
+
     # -- tags
 
     def tags_of(self, scope: Scope, arn: Arn) -> Mapping[str, str]:
@@ -172,6 +234,16 @@ class Buses:
         async with self.lock(scope):
             bus = self.require(scope, str(arn))
             await self._save(replace(bus, tags=change(bus.tags)))
+
+
+def _check_new(name: str, source: str | None) -> None:
+    if source is not None:
+        if name != source:
+            raise validation(f"Event bus name {name} must match event source name {source}.")
+    elif name.startswith("aws."):
+        raise validation("EventBus name starting with 'aws.' is not valid.")
+    elif "/" in name:
+        raise validation("Event bus name must not contain '/'.")
 
 
 def _arn(scope: Scope, name: str) -> str:
@@ -187,6 +259,8 @@ def _listed(bus: Bus) -> dict[str, Any]:
     shown: dict[str, Any] = {"Name": bus.name, "Arn": bus.arn}
     if "Description" in bus.described:
         shown["Description"] = bus.described["Description"]
+    if bus.policy is not None:
+        shown["Policy"] = bus.policy
     return shown | {"CreationTime": bus.created / 1000, "LastModifiedTime": bus.modified / 1000}
 
 

@@ -9,6 +9,9 @@ deliveries accepted before it still go where they were meant to. `forget_routes`
 that no rule and no delivery uses. An event can be matched a moment before its route is replaced and
 stored a moment after; a route is therefore only forgotten when the round before had already found it
 replaced, and deliveries were counted in between.
+
+A managed rule belongs to a service (`put_managed`, `delete_managed`): the operations show it and do not change it, but
+for taking it away by force.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from bus.clock import Clock
 from bus.config import Settings
 from bus.errors import ApiError, StoreUnusable, not_found, validation
 from bus.pages import page
@@ -51,6 +55,7 @@ class Catalog:
         self,
         store: Store,
         settings: Settings,
+        clock: Clock,
         *,
         require_bus: Callable[[Scope, str | None], Bus],
         lock: Callable[[Scope], asyncio.Lock],
@@ -59,6 +64,7 @@ class Catalog:
     ) -> None:
         self._store = store
         self._settings = settings
+        self._clock = clock
         self._require_bus = require_bus
         self._lock = lock
         self._quotas = quotas or Quotas()
@@ -66,6 +72,8 @@ class Catalog:
         self._sets: dict[int, RuleSet] = {}
         self._routes: dict[int, Route] = {}
         self._replaced: set[int] = set()
+        self.on_rule: Callable[[str, Rule | None], None] = lambda key, rule: None
+        """Called with a rule's key after each change of the rule that is on disk; None: it was deleted."""
 
     async def load(self) -> None:
         """Read every rule from the store; the buses are there already."""
@@ -94,6 +102,14 @@ class Catalog:
         """The rule of that name; raises when the bus is absent."""
         return self.ruleset(self._require_bus(scope, bus).number).rules.get(name)
 
+    def has_route(self, route: Route) -> bool:
+        """Whether events can still come by this route: its rule has it, and is not disabled."""
+        try:
+            rule = self.find_rule(route.scope, route.bus, route.rule)
+        except ApiError:
+            return False
+        return rule is not None and rule.state != RuleState.DISABLED and route in rule.routes
+
     def has_rules(self, bus: int) -> bool:
         """Whether the bus with that number has a rule."""
         return bool(self.ruleset(bus).rules)
@@ -103,9 +119,13 @@ class Catalog:
         for rules in self._sets.values():
             yield from rules.rules.values()
 
-    def rules_summary(self) -> list[dict[str, Any]]:
-        """Every rule as operators want to see it, in order of account, region, bus and name."""
-        return [rule_summary(rule) for rule in sorted(self.rules(), key=lambda rule: rule.key.split("/"))]
+    def rules_summary(self, next_due: Callable[[str], int | None] = lambda key: None) -> list[dict[str, Any]]:
+        """Every rule as operators want to see it, in order of account, region, bus and name.
+
+        ``next_due`` is asked by a rule's key when its schedule makes its next event.
+        """
+        ordered = sorted(self.rules(), key=lambda rule: rule.key.split("/"))
+        return [rule_summary(rule, next_due(rule.key)) for rule in ordered]
 
     def _require_rule(self, scope: Scope, bus_name: str | None, name: str) -> tuple[Bus, Rule]:
         bus = self._require_bus(scope, bus_name)
@@ -116,12 +136,17 @@ class Catalog:
 
     # -- changing
 
-    async def _save(self, bus: Bus, rule: Rule, *, new_routes: Sequence[Route] = ()) -> None:
-        rules = self.ruleset(bus.number).with_rule(rule)
+    async def _save(
+        self, bus: Bus, rule: Rule, *, new_routes: Sequence[Route] = (), also: Sequence[ConfChange] = ()
+    ) -> None:
+        rules = self.ruleset(bus.number)
+        rule = rule.in_place_of(rules.rules.get(rule.name), self._clock.now_ms())
+        rules = rules.with_rule(rule)
         changes = [ConfChange(ROUTE, str(route.number), dump_route(route)) for route in new_routes]
-        await self._store.conf_put([*changes, ConfChange(RULE, rule.key, dump_rule(rule))])
+        await self._store.conf_put([*changes, ConfChange(RULE, rule.key, dump_rule(rule)), *also])
         self._routes.update((route.number, route) for route in new_routes)
         self._sets[bus.number] = rules
+        self.on_rule(rule.key, rule)
 
     def _not_current(self) -> set[int]:
         return self._routes.keys() - {route.number for rule in self.rules() for route in rule.routes}
@@ -148,6 +173,7 @@ class Catalog:
         async with self._lock(call.scope):
             bus = self._require_bus(call.scope, request.get("EventBusName"))
             old = self.ruleset(bus.number).rules.get(request["Name"])
+            _refuse_managed(old)
             rule = Rule(
                 scope=bus.scope,
                 bus=bus.name,
@@ -159,6 +185,7 @@ class Catalog:
                 role=request.get("RoleArn"),
                 tags=old.tags if old else tags,
                 routes=old.routes if old else (),
+                guest=old.guest if old else call.guest,
             )
             self._check_quotas(bus, rule)
             await self._save(bus, rule)
@@ -173,7 +200,7 @@ class Catalog:
 
     async def describe_rule(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         _, rule = self._require_rule(call.scope, request.get("EventBusName"), request["Name"])
-        return {**rule_members(rule), "CreatedBy": rule.scope.account}
+        return {**rule_members(rule), "CreatedBy": rule.creator}
 
     async def list_rules(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         bus = self._require_bus(call.scope, request.get("EventBusName"))
@@ -194,6 +221,7 @@ class Catalog:
     async def _set_state(self, scope: Scope, request: dict[str, Any], state: str) -> None:
         async with self._lock(scope):
             bus, rule = self._require_rule(scope, request.get("EventBusName"), request["Name"])
+            _refuse_managed(rule)
             await self._save(bus, replace(rule, state=state))
 
     async def delete_rule(self, call: Call, request: dict[str, Any]) -> None:
@@ -202,25 +230,47 @@ class Catalog:
             rule = self.ruleset(bus.number).rules.get(request["Name"])
             if rule is None:
                 return
+            _refuse_unforced(rule, request)
             if rule.routes:
                 raise validation("Rule can't be deleted since it has targets.")
-            await self._store.conf_put([ConfChange(RULE, rule.key, None)])
-            self._sets[bus.number] = self.ruleset(bus.number).without_rule(rule.name)
+            await self._delete(bus, rule)
+
+    async def _delete(self, bus: Bus, rule: Rule, also: Sequence[ConfChange] = ()) -> None:
+        await self._store.conf_put([ConfChange(RULE, rule.key, None), *also])
+        self._sets[bus.number] = self.ruleset(bus.number).without_rule(rule.name)
+        self.on_rule(rule.key, None)
+
+    # -- managed rules
+
+    async def put_managed(self, rule: Rule, target: Mapping[str, Any], also: Sequence[ConfChange]) -> None:
+        """Make, change or mend a service's rule with its one target, in one write with ``also``.
+
+        The caller holds the scope's lock, and has seen that no other rule has the name.
+        """
+        bus = self._require_bus(rule.scope, rule.bus)
+        old = self.ruleset(bus.number).rules.get(rule.name)
+        kept = [route for route in old.routes if route.target == target] if old else []
+        new = [] if kept else [self._new_route(rule, target)]
+        await self._save(bus, replace(rule, routes=(*kept, *new)), new_routes=new, also=also)
+
+    async def delete_managed(self, rule: Rule, also: Sequence[ConfChange]) -> None:
+        """Take away a service's rule with its target, in one write with ``also``; the caller holds the lock."""
+        await self._delete(self._require_bus(rule.scope, rule.bus), rule, also)
+
+    def _new_route(self, rule: Rule, target: Mapping[str, Any]) -> Route:
+        return Route(self._store.allocate(), rule.scope, rule.bus, rule.name, rule.arn, target)
 
     # -- targets
 
     async def put_targets(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         async with self._lock(call.scope):
             bus, rule = self._require_rule(call.scope, request.get("EventBusName"), request["Rule"])
+            _refuse_managed(rule)
             targets = self._accepted(request["Targets"], rule)
             # A target put again as it is keeps its route, and with it the pace and the deliveries it has in hand.
             kept = [route for route in rule.routes if targets.get(route.target["Id"], route.target) == route.target]
             unchanged = {route.target["Id"] for route in kept}
-            new = [
-                Route(self._store.allocate(), rule.scope, rule.bus, rule.name, rule.arn, target)
-                for target in targets.values()
-                if target["Id"] not in unchanged
-            ]
+            new = [self._new_route(rule, target) for target in targets.values() if target["Id"] not in unchanged]
             check_quota(len(kept) + len(new), self._quotas.targets_per_rule)
             await self._save(bus, replace(rule, routes=_by_id([*kept, *new])), new_routes=new)
         return dict(_NO_FAILURES)
@@ -236,6 +286,7 @@ class Catalog:
     async def remove_targets(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         async with self._lock(call.scope):
             bus, rule = self._require_rule(call.scope, request.get("EventBusName"), request["Rule"])
+            _refuse_unforced(rule, request)
             kept = tuple(route for route in rule.routes if route.target["Id"] not in request["Ids"])
             if len(kept) < len(rule.routes):
                 await self._save(bus, replace(rule, routes=kept))
@@ -271,6 +322,8 @@ class Catalog:
         """Replace the tags of the rule with that ARN by what ``change`` makes of them."""
         async with self._lock(scope):
             bus, rule = self._tagged(scope, arn)
+            if rule.managed_by is not None:
+                raise _managed(f"Tag related operations on the managed rule {rule.name} is not allowed.")
             await self._save(bus, replace(rule, tags=change(rule.tags)))
 
     def _tagged(self, scope: Scope, arn: Arn) -> tuple[Bus, Rule]:
@@ -283,6 +336,22 @@ class Catalog:
 
 def _no_rule(name: str, bus: str) -> ApiError:
     return not_found(f"Rule {name} does not exist on EventBus {bus}.")
+
+
+def _refuse_managed(rule: Rule | None) -> None:
+    """Raise for a rule that is a service's to change."""
+    if rule is not None and rule.managed_by is not None:
+        raise _managed(f"{rule.name} is a managed rule.")
+
+
+def _refuse_unforced(rule: Rule, request: Mapping[str, Any]) -> None:
+    """Raise for a rule that is a service's, unless the caller says that it is to be taken away all the same."""
+    if rule.managed_by is not None and not request.get("Force"):
+        raise _managed(f"{rule.name} is a managed rule. Set 'force' parameter to true to override.")
+
+
+def _managed(message: str) -> ApiError:
+    return ApiError("ManagedRuleException", message)
 
 
 def _by_id(routes: Iterable[Route]) -> tuple[Route, ...]:

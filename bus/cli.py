@@ -5,11 +5,15 @@ from __future__ import annotations
 import click
 
 from bus import __version__
+from bus.commands.cloudtrail import cloudtrail
 from bus.commands.dead_letters import dlq
+from bus.commands.endpoint import endpoint
 from bus.commands.options import AUTO_PREFIX
 from bus.commands.pattern import test_pattern
 from bus.commands.put import put
+from bus.commands.replay import replay
 from bus.commands.rules import rules
+from bus.commands.schedule import schedule
 from bus.commands.serve import serve_command
 from bus.commands.tail import tail
 from bus.commands.wire import wire
@@ -39,5 +43,5 @@ def main() -> None:
     """
 
 
-for command in (serve_command, put, tail, rules, wire, dlq, test_pattern):
+for command in (serve_command, put, cloudtrail, tail, rules, wire, endpoint, dlq, replay, test_pattern, schedule):
     main.add_command(command)

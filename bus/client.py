@@ -66,7 +66,7 @@ class Client:
         )
 
     def call(self, method: str, path: str, *, query: dict[str, str] | None = None, body: Any = None) -> Any:
-        """One of the operator's routes, answered with its JSON."""
+        """One of the operator's routes, answered with its JSON; ``body`` is JSON to be, or already its bytes."""
         with self._opened(method, path, query, body, silence=None) as response:
             return json.loads(response.read())
 
@@ -87,12 +87,12 @@ class Client:
         place = urlsplit(self.endpoint)
         kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
         connection = kind(place.hostname or "127.0.0.1", place.port, timeout=CONNECT_S)
-        data = b"" if body is None else json.dumps(body).encode()
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         target = path + ("?" + urlencode(query, quote_via=quote) if query else "")
         try:
             connection.connect()
             connection.sock.settimeout(silence)
-            connection.request(method, target, body=data, headers=self._headers(method, target, data))
+            connection.request(method, target, body=data, headers=self.headers(method, target, data))
             response = connection.getresponse()
             if response.status >= 400:
                 raise ClientError(_refusal(response))
@@ -104,7 +104,8 @@ class Client:
         finally:
             connection.close()
 
-    def _headers(self, method: str, target: str, data: bytes) -> dict[str, str]:
+    def headers(self, method: str, target: str, data: bytes) -> dict[str, str]:
+        """What says who is calling one of the operator's routes."""
         if self.token:
             return {"Authorization": f"Bearer {self.token}"}
         request = AWSRequest(method=method, url=self.endpoint + target, data=data)

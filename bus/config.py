@@ -6,6 +6,7 @@ field's name with dashes, and its environment name is ``BUSBAR_`` and the name i
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import os
 import re
@@ -18,11 +19,15 @@ from typing import Any
 from bus.errors import ConfigError
 
 ENV_PREFIX = "BUSBAR_"
+STANDARD_BASE64 = str.maketrans("-_", "+/")
+
+ORGANIZATION = r"o-[a-z0-9]{10,32}"
+"""The ids that organisations have."""
 
 
 def setting(default: Any, sentence: str, *, metavar: str | None = None, secret: bool = False) -> Any:
     """A field with its default and the sentence that explains it."""
-    return field(default=default, metadata={"help": sentence, "metavar": metavar, "secret": secret})
+    return field(default=default, repr=not secret, metadata={"help": sentence, "metavar": metavar, "secret": secret})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +43,12 @@ class Settings:
         "000000000000", "Account of callers whose access key id is not itself a 12-digit account.", metavar="ID"
     )
     region: str = setting("us-east-1", "Region of callers that do not sign their requests.", metavar="REGION")
+    organization: str | None = setting(
+        None, "Organisation that all accounts belong to, for policies that ask (aws:PrincipalOrgID).", metavar="o-ID"
+    )
     strict: bool = setting(
         False,
-        "Enforce what only makes sense inside AWS: RoleArn on the targets that need one there, no other account's bus.",
+        "Enforce what only makes sense inside AWS: RoleArn on the targets that need one, targets of the own account.",
     )
     max_put_events_bytes: int = setting(
         1_048_576, "Largest PutEvents request, counted as AWS counts entries (262144 was the limit before 2026)."
@@ -55,6 +63,9 @@ class Settings:
     )  # fmt: skip
     webhook_timeout: float = setting(30.0, "Seconds a webhook may take to answer one attempt.", metavar="SECONDS")
     max_in_flight: int = setting(64, "Most attempts under way at one target at a time.", metavar="N")
+    best_effort_buffer: int = setting(
+        10_000, "Best-effort service events that may wait in memory; what comes beyond is dropped.", metavar="N"
+    )
     aws_endpoint_url: str | None = setting(
         None, "Where targets with an AWS ARN that no wire covers are invoked: a URL, or `aws` for AWS itself.",
         metavar="URL",
@@ -68,6 +79,10 @@ class Settings:
     token: str | None = setting(
         None, "Bearer token that opens /_bus and /metrics where credentials are required.", metavar="TOKEN", secret=True
     )
+    secret_key: str | None = setting(
+        None, "Key that seals secrets on disk (32 bytes in base64); without it, one is kept in the data directory.",
+        metavar="KEY[,OLD...]", secret=True,
+    )  # fmt: skip
     insecure: bool = setting(False, "Serve beyond this machine without credentials: everyone who can connect may act.")
     allow_target: tuple[str, ...] = setting(
         (), "Network a webhook may be sent to although it is link-local or a metadata address; may be repeated.",
@@ -145,6 +160,7 @@ def _check_numbers(settings: Settings) -> None:
         "max_event_pattern": (1, 4096),
         "webhook_timeout": (0.001, 3600),
         "max_in_flight": (1, 10_000),
+        "best_effort_buffer": (1, 10_000_000),
         "queue_recreate_wait": (0, 3600),
         "stop_grace": (0, 3600),
     }
@@ -168,6 +184,8 @@ def _check_names(settings: Settings) -> None:
         raise ConfigError(f"--account-id must be 12 digits, not {settings.account_id!r}")
     if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-[0-9]+", settings.region):
         raise ConfigError(f"--region must look like us-east-1, not {settings.region!r}")
+    if settings.organization is not None and not re.fullmatch(ORGANIZATION, settings.organization):
+        raise ConfigError(f"--organization must look like o-1a2b3c4d5e, not {settings.organization!r}")
 
 
 def _check_networks(settings: Settings) -> None:
@@ -183,6 +201,19 @@ def _check_secret(settings: Settings) -> None:
         raise ConfigError("--webhook-secret must start with whsec_ and go on in base64")
 
 
+def _check_secret_key(settings: Settings) -> None:
+    for each in (settings.secret_key or "").split(",") if settings.secret_key is not None else ():
+        try:
+            usable = len(base64.b64decode(each.strip().translate(STANDARD_BASE64), validate=True)) == 32
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ConfigError(
+                "--secret-key (BUSBAR_SECRET_KEY) must be 32 bytes in base64, such as $(openssl rand -base64 32);"
+                " several keys are separated by commas, the one to seal with first"
+            )
+
+
 def _check_access(settings: Settings) -> None:
     if settings.credentials and not Path(settings.credentials).is_file():
         raise ConfigError(f"credentials file {settings.credentials} does not exist")
@@ -193,4 +224,12 @@ def _check_access(settings: Settings) -> None:
         )
 
 
-_CHECKS = (_check_numbers, _check_choices, _check_names, _check_networks, _check_secret, _check_access)
+_CHECKS = (
+    _check_numbers,
+    _check_choices,
+    _check_names,
+    _check_networks,
+    _check_secret,
+    _check_secret_key,
+    _check_access,
+)

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -72,8 +73,8 @@ class Redriven:
 class DeadLetters:
     """List, show and redrive.
 
-    ``route`` finds the current route for a (rule ARN, target ARN); it answers with a sentence when
-    there is none. ``bus_number`` names a route's bus in the store.
+    ``route`` finds the current route for a (rule or schedule ARN, target ARN); it answers with a sentence
+    when there is none. ``bus_number`` names a route's bus in the store.
     """
 
     def __init__(
@@ -145,25 +146,40 @@ class DeadLetters:
 
     def _destination(self, letter: Letter) -> Route | str:
         """Where a letter goes, or a sentence that says why it stays."""
-        rule, target = letter.attributes.get("RULE_ARN"), letter.attributes.get("TARGET_ARN")
+        rule = letter.attributes.get("RULE_ARN") or letter.attributes.get("SCHEDULE_ARN")
+        target = letter.attributes.get("TARGET_ARN")
         if rule is None or target is None:
-            return "it does not say which rule and target it comes from"
+            return "it does not say which rule or schedule and which target it comes from"
         if letter.attributes.get("ERROR_CODE") in _LOOPS:
             return "the event went in a loop from bus to bus, and would do so again"
         route = self._route(rule, target)
-        if not isinstance(route, str) and target_kind(route.arn) == "event_bus" and not _is_event(letter.body):
+        if not isinstance(route, str) and _takes_events(route) and not _is_event(letter.body):
             return "its target is an event bus, and its body is not an event"
         return route
 
     async def _send(self, route: Route, letter: Letter) -> None:
         now = self._clock.now_ms()
         body = letter.body.encode()
-        luggage = Luggage(trace=letter.trace, rendered=True)
+        luggage = Luggage(trace=letter.trace, rendered=True, scheduled=_scheduled(letter))
         event = Accepted(_event_id(body) or self._ids.new(), self._bus_number(route), now, body, luggage, pack(luggage))
         plan = self._dispatch.plan(event, [route])
         append = Append(event.bus, event.event_id, now, body, event.attrs, plan.deliveries, plan.messages)
         (stored,) = await self._store.append([append], lease_until=now + LEASE_MS)
         self._dispatch.accepted([(event, plan, stored)])
+
+
+def _takes_events(route: Route) -> bool:
+    """Whether what the route delivers are whole events; what a schedule sends to a bus is a detail."""
+    return bool(route.bus) and target_kind(route.arn) == "event_bus"
+
+
+def _scheduled(letter: Letter) -> int | None:
+    """The nominal instant (ms) of the invocation that a schedule's letter comes from."""
+    try:
+        instant = datetime.strptime(letter.attributes.get("SCHEDULED_TIME", ""), "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        return None
+    return int(instant.replace(tzinfo=UTC).timestamp()) * 1000
 
 
 def _event_id(body: bytes) -> str | None:

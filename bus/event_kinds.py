@@ -15,6 +15,7 @@ from bus.arrival import Arrival
 from bus.metrics import Metrics, RuleCounts
 from bus.scope import Scope
 from bus.targets import Route
+from rules.cloudtrail import API_CALL
 from rules.event import (
     NOT_AUTHORIZED_SOURCE,
     EntryFault,
@@ -28,7 +29,7 @@ from rules.event import (
 )
 from rules.flatten import EventError
 from rules.index import MatchIndex, Narrowing
-from rules.states import CLOUDTRAIL_SUFFIX, receives
+from rules.states import receives
 
 REMEMBERED = 1024
 """Kinds kept per view, and selections kept per kind; more than these are worked out each time."""
@@ -43,6 +44,8 @@ class Bus(Protocol):
     def name(self) -> str: ...
     @property
     def scope(self) -> Scope: ...
+    @property
+    def policy(self) -> str | None: ...
 
 
 class Rule(Protocol):
@@ -51,7 +54,11 @@ class Rule(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def arn(self) -> str: ...
+    @property
     def state(self) -> str: ...
+    @property
+    def managed_by(self) -> str | None: ...
     @property
     def routes(self) -> Iterable[Route]: ...
 
@@ -90,7 +97,7 @@ class EventKind:
         self.missing = missing_member(source, detail_type)
         self.refused: EntryFault | None = NOT_AUTHORIZED_SOURCE if self.source.startswith("aws.") else None
         self.size = utf8_length(self.source) + utf8_length(self.detail_type)
-        self.withholding = self.detail_type.endswith(CLOUDTRAIL_SUFFIX)
+        self.withholding = self.detail_type == API_CALL
         """Whether the state of a rule may keep some of these events from it."""
         self._index = view.index
         self._narrowing: Narrowing[Any] | None = None
@@ -153,12 +160,16 @@ class EventKind:
 
 
 class BusView:
-    """One bus with one snapshot of its rules, and the kinds of events that it has met; ``bus`` is None for no bus."""
+    """One bus with one snapshot of its rules, and the kinds of events that it has met; ``bus`` is None for no bus.
 
-    __slots__ = ("_metrics", "bus", "index", "kinds", "rules")
+    ``asks`` says that its policy has something to say about who may put which events.
+    """
+
+    __slots__ = ("_metrics", "asks", "bus", "index", "kinds", "rules")
 
     def __init__(self, bus: Bus | None, rules: RuleSet | None, metrics: Metrics) -> None:
         self.bus = bus
+        self.asks = bus is not None and bus.policy is not None
         self.rules = rules
         self.index: MatchIndex[Any] = rules.index if rules is not None else MatchIndex({})
         self.kinds: dict[tuple[str | None, str | None], EventKind] = {}

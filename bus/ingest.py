@@ -10,7 +10,8 @@ returned, never before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from itertools import repeat
 from secrets import token_hex
 from time import perf_counter
 from typing import Any, Protocol
@@ -20,9 +21,10 @@ import structlog
 
 from bus.accepted import LEASE_MS, NOTHING, Accepted, Luggage, pack
 from bus.arrival import Arrival, open_envelope
+from bus.bus_logs import BusLogs, silent
 from bus.clock import Clock, IdSource
 from bus.entries import Entry
-from bus.errors import StoreError, validation
+from bus.errors import ApiError, StoreError, validation
 from bus.event_kinds import Bus, BusView, EventKind, Rule, RuleSet, Selection
 from bus.metrics import Metrics
 from bus.scope import Call, Scope
@@ -49,15 +51,40 @@ NOT_STORED = {
 }
 
 
+ThroughEndpoint = Callable[[Call, Mapping[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
+"""PutEvents with an EndpointId; see `bus.endpoints.entry`."""
+
 Choose = Callable[[list[Rule]], list[Rule]]
 """Makes the rules that receive an event from those that match it."""
+
+
+class Admission(Protocol):
+    """Who may put events on which bus; see `bus.permissions.admission.Admission`. Both raise AccessDeniedException."""
+
+    def reach(self, call: Call, name: str | None) -> Bus | None:
+        """The bus of another account under that name, None where the name is not one of another account's."""
+        ...
+
+    def put(self, call: Call, bus: Any, source: str | None, detail_type: str | None) -> None:
+        """Let an entry onto a bus that has a policy, whoever's it is."""
+        ...
+
+
+class _NobodyElse:
+    """Admission to the own account's buses."""
+
+    def reach(self, call: Call, name: str | None) -> Bus | None:
+        return None
+
+    def put(self, call: Call, bus: Any, source: str | None, detail_type: str | None) -> None:
+        """Nothing is asked."""
 
 
 class Dispatcher(Protocol):
     """How deliveries come to be; see `bus.dispatch.Dispatch`."""
 
     def plan(self, event: Accepted, routes: Iterable[Route]) -> Any:
-        """What has to be stored with the event: ``deliveries`` and ``messages``."""
+        """What has to be stored with the event: ``deliveries``, ``messages`` and ``archives``."""
         ...
 
     def accepted(self, events: Sequence[tuple[Accepted, Any, Appended]]) -> None:
@@ -84,8 +111,10 @@ class Ingest:
         rule_set: Callable[[int], RuleSet],
         dispatch: Dispatcher,
         max_bytes: int,
+        admission: Admission | None = None,
         watched: Callable[[], bool] = lambda: False,
         watch: Callable[[Scope, str, bytes], None] = lambda scope, bus, event: None,
+        logs: BusLogs | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -95,15 +124,21 @@ class Ingest:
         self._rule_set = rule_set
         self._dispatch = dispatch
         self._max_bytes = max_bytes
+        self._admission = admission or _NobodyElse()
         self._watched = watched
         self._watch = watch
         self._views: dict[int, BusView] = {}
         self._no_bus = BusView(None, None, metrics)
+        self._logs = logs or silent(clock)
+        self.through_endpoint: ThroughEndpoint | None = None
+        """Set once by the composition root; it comes back here with the region's own bus."""
 
     # -- PutEvents
 
     async def put_events(self, call: Call, request: Mapping[str, Any]) -> dict[str, Any]:
         """Put up to ten events on their buses; each entry is answered in its place."""
+        if self.through_endpoint is not None and request.get("EndpointId") is not None:
+            return await self.through_endpoint(call, request)
         return await self.put_entries(call, [Entry.of(members) for members in request["Entries"]])
 
     async def put_entries(self, call: Call, entries: Sequence[Entry]) -> dict[str, Any]:
@@ -113,7 +148,12 @@ class Ingest:
         counts.PutEventsApproximateCallCount += 1
         request = _Request(call, self._clock.now_ms(), self._watched())
         ids = self._ids.several(len(entries))
-        results = [self._take(request, entry, event_id) for entry, event_id in zip(entries, ids, strict=True)]
+        try:
+            results = [self._take(request, entry, event_id) for entry, event_id in zip(entries, ids, strict=True)]
+        except ApiError:
+            counts.PutEventsApproximateFailedCount += 1
+            self._metrics.put_size.observe(sum(entry_size(msgspec.structs.asdict(entry)) for entry in entries))
+            raise
         self._metrics.put_size.observe(request.size)
         if request.size > self._max_bytes:
             counts.PutEventsApproximateFailedCount += 1
@@ -137,8 +177,13 @@ class Ingest:
             self._metrics.put_size.observe(sum(map(entry_size, request.get("Entries") or ())))
 
     def _take(self, request: _Request, entry: Entry, event_id: str) -> dict[str, Any]:
-        """One entry: its answer, with its size and what is to be stored of it added to ``request``."""
+        """One entry: its answer, with its size and what is to be stored of it added to ``request``.
+
+        ApiError when it may not be put on its bus, which refuses the whole request.
+        """
         view = request.views.get(entry.EventBusName) or self._look_up(request, entry.EventBusName)
+        if view.asks:
+            self._admission.put(request.call, view.bus, entry.Source, entry.DetailType)
         pair = (entry.Source, entry.DetailType)
         kind = view.kinds.get(pair) or view.kind(*pair)
         text = entry.Detail or ""
@@ -156,15 +201,16 @@ class Ingest:
         result = {"EventId": event_id}
         if view.bus is None:
             request.dropped += 1
-        elif found or request.watched:
+        elif found or request.watched or self._logs.buses:
             selection = kind.select(found, event)
-            if selection.rules or request.watched:
+            if selection.rules or request.watched or self._logs.tell_of(view.bus.scope, view.bus.name):
                 luggage = request.luggage(entry.TraceHeader)
                 request.taken.append(self._received(view, kind, selection, event, request.ms, luggage, result))
         return result
 
     def _look_up(self, request: _Request, name: str | None) -> BusView:
-        view = request.views[name] = self._view(self._find_bus(request.call.scope, name))
+        bus = self._find_bus(request.call.scope, name) or self._admission.reach(request.call, name)
+        view = request.views[name] = self._view(bus)
         return view
 
     async def _commit(self, taken: list[_Received]) -> None:
@@ -177,6 +223,7 @@ class Ingest:
             for received in waiting:
                 received.result.clear()
                 received.result.update(NOT_STORED)
+                self._logs.refused(received.bus.scope, received.bus.name, received.event, str(error))
 
     # -- from inside
 
@@ -202,23 +249,26 @@ class Ingest:
         luggage: Luggage = NOTHING,
         choose: Choose | None = None,
         body: bytes | None = None,
+        keys: Iterable[str | None] = repeat(None),
     ) -> bool:
         """Put events of the bus's own making (replayed, scheduled, a service's) on a bus; False when it is not there.
 
         ``choose`` makes the rules that receive an event from those that match it; ``body`` is the envelope, where it
-        is at hand already. All of them are stored or none: raises StoreError when they could not be.
+        is at hand already. ``keys``, one for each event, let the store know an event that comes again within its
+        window, which then does nothing. All of them are stored or none: raises StoreError when they could not be.
         """
         view = self._view(self._find_bus(scope, bus_name))
         if view.bus is None:
             return False
         now = self._clock.now_ms()
         taken = []
-        for arrival in arrivals:
+        for arrival, key in zip(arrivals, keys, strict=False):
             kind = view.kind(arrival.source, arrival.detail_type)
             selection = kind.select(kind.match(arrival) or (), arrival)
             if choose is not None:
                 selection = view.selection(choose(list(selection.rules)))
             taken.append(self._received(view, kind, selection, arrival, now, luggage, {}, body))
+            taken[-1].key = key
         await self._store_all(taken)
         return True
 
@@ -262,7 +312,7 @@ class Ingest:
             return
         rows, messages = [], []
         for received in waiting:
-            if received.plan.deliveries:
+            if received.plan.deliveries or received.plan.archives or received.key is not None:
                 rows.append(received)
             else:
                 messages += received.plan.messages
@@ -270,9 +320,10 @@ class Ingest:
         appended = await self._store.append(appends, messages=messages, lease_until=waiting[0].event.ts + LEASE_MS)
         for received, stored in zip(rows, appended, strict=True):
             received.stored = stored
-        for received in waiting:
+        new = [received for received in waiting if not received.stored.duplicate]
+        for received in new:
             self._accepted(received)
-        self._dispatch.accepted([(received.event, received.plan, received.stored) for received in waiting])
+        self._dispatch.accepted([(received.event, received.plan, received.stored) for received in new])
 
     def _accepted(self, received: _Received) -> None:
         """The event is taken for good: count what it matched, and show it to whoever looks."""
@@ -283,6 +334,9 @@ class Ingest:
                 counts.TriggeredRules += 1
         if self._watched():
             self._watch(received.bus.scope, received.bus.name, received.event.body)
+        if self._logs.buses:
+            bus = received.bus
+            self._logs.accepted(bus.scope, bus.name, received.event, received.selection.rules)
 
 
 class _Request:
@@ -316,10 +370,15 @@ class _Received(msgspec.Struct, gc=False):
     result: dict[str, Any]
     plan: Any
     stored: Appended = NOWHERE
+    key: str | None = None
 
     def append(self) -> Append:
         event, plan = self.event, self.plan
-        return Append(event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages)
+        return Append(
+            event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages,
+            dedup_key=self.key,
+            archives=plan.archives,
+        )  # fmt: skip
 
 
 def _time_of(entry: Entry, now: str, fault: EntryFault | None) -> tuple[str, EntryFault | None]:

@@ -80,6 +80,30 @@ class RequestCounts:
 
 
 @dataclass(slots=True)
+class PartnerCounts:
+    """PutPartnerEvents as a whole, like PutEvents."""
+
+    PutPartnerEventsApproximateCallCount: int = 0
+    PutPartnerEventsApproximateSuccessCount: int = 0
+    PutPartnerEventsApproximateFailedCount: int = 0
+    PutPartnerEventsApproximateThrottledCount: int = 0
+    PutPartnerEventsEntriesCount: int = 0
+    PutPartnerEventsFailedEntriesCount: int = 0
+    DroppedPendingSource: int = 0
+
+
+@dataclass(slots=True)
+class ServiceCounts:
+    """Events of services and records of CloudTrail, which have no metrics on AWS."""
+
+    ServiceEventsEntriesCount: int = 0
+    ServiceEventsFailedEntriesCount: int = 0
+    ServiceEventsDropped: int = 0
+    CloudTrailRecordsCount: int = 0
+    CloudTrailFailedRecordsCount: int = 0
+
+
+@dataclass(slots=True)
 class RuleCounts:
     """One rule's counters, by EventBridge's names."""
 
@@ -94,6 +118,14 @@ class RuleCounts:
     InvocationsFailedToBeSentToDlq: int = 0
 
 
+@dataclass(slots=True)
+class ScheduleCounts:
+    """Schedule rules as a whole; the names are busbar's own."""
+
+    ScheduledEvents: int = 0
+    MissedSchedules: int = 0
+
+
 RuleKey = tuple[Scope, str, str]
 """(scope, bus name, rule name)"""
 
@@ -106,6 +138,22 @@ HELP = {
     "PutEventsFailedEntriesCount": "Entries that were refused.",
     "InvocationsCreated": "Deliveries created, one per matched rule's target.",
     "DroppedNoSuchBus": "Accepted entries whose bus does not exist (busbar's own).",
+    "PutPartnerEventsApproximateCallCount": "PutPartnerEvents requests.",
+    "PutPartnerEventsApproximateSuccessCount": "PutPartnerEvents requests answered with 200.",
+    "PutPartnerEventsApproximateFailedCount": "PutPartnerEvents requests refused as a whole.",
+    "PutPartnerEventsApproximateThrottledCount": "PutPartnerEvents requests throttled; busbar never throttles.",
+    "PutPartnerEventsEntriesCount": "Entries of PutPartnerEvents requests.",
+    "PutPartnerEventsFailedEntriesCount": "Entries of PutPartnerEvents that were refused.",
+    "PutPartnerEventsLatency": "Milliseconds from a PutPartnerEvents request to its answer.",
+    "DroppedPendingSource": "Accepted partner events lost because their source was pending (busbar's own).",
+    "Events": "Partner events that came to their bus, by source.",
+    "ServiceEventsEntriesCount": "Entries of service events (busbar's own).",
+    "ServiceEventsFailedEntriesCount": "Entries of service events that were refused (busbar's own).",
+    "ServiceEventsDropped": "Best-effort service events dropped under overload (busbar's own).",
+    "CloudTrailRecordsCount": "CloudTrail records read (busbar's own).",
+    "CloudTrailFailedRecordsCount": "CloudTrail records that are no events (busbar's own).",
+    "ScheduledEvents": "Events that schedule rules made (busbar's own).",
+    "MissedSchedules": "Instants of schedule rules that passed without an event (busbar's own).",
     "MatchedEvents": "Events that matched a rule; without labels: matched any.",
     "TriggeredRules": "Rules that ran.",
     "Invocations": "Deliveries that ended, well or not.",
@@ -128,6 +176,11 @@ class Metrics(Collector):
     """Every counter of the process."""
 
     requests: RequestCounts = field(default_factory=RequestCounts)
+    partners: PartnerCounts = field(default_factory=PartnerCounts)
+    services: ServiceCounts = field(default_factory=ServiceCounts)
+    partner_events: dict[str, int] = field(default_factory=dict)
+    partner_latency: Histogram = field(default_factory=lambda: Histogram(MILLISECOND_BOUNDS))
+    schedules: ScheduleCounts = field(default_factory=ScheduleCounts)
     rules: dict[RuleKey, RuleCounts] = field(default_factory=dict)
     sources: dict[str, int] = field(default_factory=dict)
     matched: int = 0
@@ -137,6 +190,15 @@ class Metrics(Collector):
     complete_latency: Histogram = field(default_factory=lambda: Histogram(MILLISECOND_BOUNDS))
     success_latency: Histogram = field(default_factory=lambda: Histogram(MILLISECOND_BOUNDS))
     gauges: list[tuple[str, str, Callable[[], float]]] = field(default_factory=list)
+
+    def entries_put(self) -> int:
+        """How many entries came in by any way that somebody waits for."""
+        return (
+            self.requests.PutEventsEntriesCount
+            + self.partners.PutPartnerEventsEntriesCount
+            + self.services.ServiceEventsEntriesCount
+            + self.services.CloudTrailRecordsCount
+        )
 
     def rule(self, scope: Scope, bus: str, rule: str) -> RuleCounts:
         """The counters of a rule; they outlive the rule, as a series does."""
@@ -149,9 +211,11 @@ class Metrics(Collector):
     def matched_event(self, source: str) -> None:
         """An event matched at least one rule."""
         self.matched += 1
-        if source not in self.sources and len(self.sources) >= MAX_SOURCES:
-            source = "other"
-        self.sources[source] = self.sources.get(source, 0) + 1
+        _count(self.sources, source)
+
+    def partner_event(self, source: str) -> None:
+        """An event of a partner came to its bus."""
+        _count(self.partner_events, source)
 
     def gauge(self, name: str, sentence: str, read: Callable[[], float]) -> None:
         """Expose a number that is read when someone scrapes."""
@@ -168,6 +232,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._request_families()
+        yield from self._source_families()
         yield from self._rule_families()
         yield from self._histogram_families()
         for name, sentence, read in self.gauges:
@@ -176,6 +241,17 @@ class Metrics(Collector):
     def _request_families(self) -> Iterator[Metric]:
         for each in fields(RequestCounts):
             yield CounterMetricFamily(each.name, HELP[each.name], value=getattr(self.requests, each.name))
+        for each in fields(ScheduleCounts):
+            yield CounterMetricFamily(each.name, HELP[each.name], value=getattr(self.schedules, each.name))
+
+    def _source_families(self) -> Iterator[Metric]:
+        for counts in (self.partners, self.services):
+            for each in fields(counts):
+                yield CounterMetricFamily(each.name, HELP[each.name], value=getattr(counts, each.name))
+        family = CounterMetricFamily("Events", HELP["Events"], labels=("EventSourceName",))
+        for source, value in self.partner_events.items():
+            family.add_metric((source,), value)
+        yield family
 
     def _rule_families(self) -> Iterator[Metric]:
         for each in fields(RuleCounts):
@@ -198,9 +274,17 @@ class Metrics(Collector):
         rows = {
             "PutEventsLatency": self.put_latency,
             "PutEventsRequestSize": self.put_size,
+            "PutPartnerEventsLatency": self.partner_latency,
             "IngestionToInvocationStartLatency": self.start_latency,
             "IngestionToInvocationCompleteLatency": self.complete_latency,
             "IngestionToInvocationSuccessLatency": self.success_latency,
         }
         for name, histogram in rows.items():
             yield HistogramMetricFamily(name, HELP[name], buckets=histogram.buckets(), sum_value=histogram.total)
+
+
+def _count(series: dict[str, int], source: str) -> None:
+    """One more of a source; beyond a thousand sources the rest is `other`."""
+    if source not in series and len(series) >= MAX_SOURCES:
+        source = "other"
+    series[source] = series.get(source, 0) + 1

@@ -15,7 +15,13 @@ class Quotas:
     rules_per_bus: int = 300
     wildcard_rules_per_bus: int = 30
     targets_per_rule: int = 5
+    endpoints: int = 100
     tags_per_resource: int = 50
+    connections: int = 3000
+    api_destinations: int = 3000
+    active_replays: int = 10
+    schedules: int = 1_000_000
+    schedule_groups: int = 500
 
 
 def check_quota(count: int, quota: int) -> None:

@@ -7,7 +7,7 @@ then puts it in the place of the old one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -15,6 +15,7 @@ import orjson
 from bus.scope import Scope
 from bus.targets import Route
 from rules import arn
+from rules.event import format_time
 from rules.states import RuleState
 
 
@@ -23,7 +24,7 @@ class Bus:
     """An event bus. ``number`` names it in the store; ``created`` and ``modified`` are in ms.
 
     ``described`` holds the optional members as CreateEventBus or UpdateEventBus took them
-    (Description, KmsKeyIdentifier, DeadLetterConfig, LogConfig).
+    (Description, KmsKeyIdentifier, DeadLetterConfig, LogConfig). ``policy`` is the text of its resource policy.
     """
 
     number: int
@@ -33,6 +34,7 @@ class Bus:
     modified: int
     described: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    policy: str | None = None
 
     @property
     def arn(self) -> str:
@@ -56,6 +58,7 @@ def dump_bus(bus: Bus) -> bytes:
             "modified": bus.modified,
             "described": bus.described,
             "tags": bus.tags,
+            "policy": bus.policy,
         }
     )
 
@@ -70,7 +73,9 @@ def load_bus(value: bytes) -> Bus:
 class Rule:
     """A rule with its targets, ordered by Id; each target is a route that deliveries refer to.
 
-    ``pattern`` and ``schedule`` may be ``""``, which is returned as such and means the same as None.
+    ``pattern`` and ``schedule`` may be ``""``, which is returned as such and means the same as None. ``since`` is the
+    instant (ms) from which the schedule counts. A rule that is ``managed_by`` a service is that service's to change.
+    ``guest`` is the account that made the rule where it is not the bus's own.
     """
 
     scope: Scope
@@ -81,12 +86,20 @@ class Rule:
     schedule: str | None = None
     description: str | None = None
     role: str | None = None
+    since: int = 0
+    managed_by: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     routes: Sequence[Route] = ()
+    guest: str | None = None
 
     @property
     def arn(self) -> str:
         return arn.rule_arn(self.name, bus=self.bus, region=self.scope.region, account=self.scope.account)
+
+    @property
+    def creator(self) -> str:
+        """The account that made the rule."""
+        return self.guest or self.scope.account
 
     @property
     def bus_arn(self) -> str:
@@ -102,6 +115,16 @@ class Rule:
         """The event pattern that events are to be held against now; None when there is none to match."""
         return self.pattern if self.pattern and self.state != RuleState.DISABLED else None
 
+    @property
+    def timed_by(self) -> str | None:
+        """The schedule expression that makes events now; None when there is none."""
+        return self.schedule if self.schedule and self.state != RuleState.DISABLED else None
+
+    def in_place_of(self, old: Rule | None, now: int) -> Rule:
+        """The rule with its schedule counting from now, or from where it counted if it was already in force."""
+        goes_on = old is not None and old.timed_by == self.timed_by
+        return replace(self, since=old.since if old is not None and goes_on else now)
+
 
 def dump_rule(rule: Rule) -> bytes:
     """The stored form of a rule: its routes by number."""
@@ -116,8 +139,11 @@ def dump_rule(rule: Rule) -> bytes:
             "schedule": rule.schedule,
             "description": rule.description,
             "role": rule.role,
+            "since": rule.since,
+            "managed_by": rule.managed_by,
             "tags": rule.tags,
             "routes": [route.number for route in rule.routes],
+            "guest": rule.guest,
         }
     )
 
@@ -139,17 +165,19 @@ def rule_members(rule: Rule) -> dict[str, Any]:
         "State": rule.state,
         "Description": rule.description,
         "RoleArn": rule.role,
+        "ManagedBy": rule.managed_by,
         "EventBusName": rule.bus,
     }
     return {member: value for member, value in members.items() if value is not None}
 
 
-def rule_summary(rule: Rule) -> dict[str, Any]:
-    """A rule as operators want to see it."""
+def rule_summary(rule: Rule, next_due: int | None = None) -> dict[str, Any]:
+    """A rule as operators want to see it; ``next_due`` is when its schedule makes its next event (ms)."""
     return {
         "Account": rule.scope.account,
         "Region": rule.scope.region,
         **rule_members(rule),
+        **({} if next_due is None else {"NextDue": format_time(next_due / 1000)}),
         "Targets": [{"Id": route.target["Id"], "Arn": route.arn} for route in rule.routes],
     }
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from bus.config import Settings
 from bus.errors import ApiError, validation
-from bus.schedule_expression import is_schedule
 from rules.arn import DEFAULT_BUS, Arn, ArnError, parse
-from rules.errors import PatternError
+from rules.errors import PatternError, ScheduleError
 from rules.flatten import EventError, Repeated, parse_event
 from rules.operators import AnythingBut, Wildcard
 from rules.pattern import Pattern
+from rules.schedule import parse_schedule
+from rules.states import RuleState
 
 _REQUIRED_OF_EVENT = ("id", "detail-type", "source", "account", "time", "region")
 
@@ -25,23 +26,37 @@ def check_rule(request: Mapping[str, Any], settings: Settings) -> None:
         raise validation("ScheduleExpression is supported only on the default event bus.")
     if not pattern and not schedule:
         raise validation("Parameter(s) EventPattern or ScheduleExpression must be specified.")
+    if request.get("State") == RuleState.ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS and _is_partner(request):
+        raise validation(f"State {request['State']} is not supported on partner event buses.")
     if schedule:
-        _check_schedule(schedule)
+        _check_schedule(schedule, request.get("State"))
     if pattern:
-        _check_length(pattern, settings.max_event_pattern)
-        parse_pattern(pattern)
+        check_pattern(pattern, settings)
     if request.get("RoleArn") is not None:
         _check_role(request["RoleArn"])
+
+
+def check_pattern(pattern: str, settings: Settings) -> None:
+    """Raise what is wrong with an event pattern that is to be stored."""
+    _check_length(pattern, settings.max_event_pattern)
+    parse_pattern(pattern)
 
 
 def _is_default(name_or_arn: str | None) -> bool:
     return name_or_arn is None or name_or_arn.rpartition("event-bus/")[2] == DEFAULT_BUS
 
 
-def _check_schedule(schedule: str) -> None:
-    if not is_schedule(schedule):
-        raise validation("Parameter ScheduleExpression is not valid.")
-    raise validation("ScheduleExpression is valid, but busbar does not serve schedules yet.")
+def _is_partner(request: Mapping[str, Any]) -> bool:
+    return str(request.get("EventBusName")).rpartition("event-bus/")[2].startswith("aws.partner/")
+
+
+def _check_schedule(schedule: str, state: str | None) -> None:
+    try:
+        parse_schedule(schedule)
+    except ScheduleError:
+        raise validation("Parameter ScheduleExpression is not valid.") from None
+    if state == RuleState.ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS:
+        raise validation(f"Parameter State is not valid. Reason: {state} is not for rules with a ScheduleExpression.")
 
 
 def _check_length(pattern: str, longest: int) -> None:

@@ -18,7 +18,7 @@ import orjson
 from bus.errors import ApiError, validation
 from bus.resources import Rule
 from bus.rule_checks import bad_arn, is_role, read_arn
-from rules.arn import Arn, is_url
+from rules.arn import Arn, is_url, target_kind
 from rules.template import TemplateError, check_input, check_path, check_transformer
 
 Target = Mapping[str, Any]
@@ -144,6 +144,8 @@ def check_target_arn(text: str) -> None:
 
 def _kind_of(text: str, rule: Rule) -> tuple[Arn, Kind]:
     arn = read_arn(text)
+    if target_kind(text) == "archive":
+        raise _not_for_users(text)
     if arn.region == rule.scope.region or _REGION.fullmatch(arn.region):
         for kind in KINDS:
             if kind.service == arn.service and kind.resource.fullmatch(arn.resource):
@@ -151,6 +153,13 @@ def _kind_of(text: str, rule: Rule) -> tuple[Arn, Kind]:
                     break
                 return arn, kind
     raise bad_arn(text)
+
+
+def _not_for_users(text: str) -> ApiError:
+    return validation(
+        f"Parameter {text} is not valid. Reason: Service as target config for ARN: {text} not found."
+        " The API call hasn't been recognized as managed rules call"
+    )
 
 
 def _check_bus_target(target: Target, rule: Rule) -> None:

@@ -93,15 +93,19 @@ def endpoint() -> Iterator[str]:
         yield bus.url
 
 
-def client(service: str, url: str) -> Any:
-    """A boto3 client of the bus. A bus on this machine takes any credentials, so these are placeholders."""
+def client(service: str, url: str, *, account: str = "example", region: str = "us-east-1", **config: Any) -> Any:
+    """A boto3 client of the bus.
+
+    A bus on this machine takes any credentials, so these are placeholders; an access key id of twelve digits is the
+    account that the client acts in.
+    """
     return boto3.client(
         service,
         endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id="example",
+        region_name=region,
+        aws_access_key_id=account,
         aws_secret_access_key="example",
-        config=Config(proxies={}),
+        config=Config(proxies={}, **config),
     )
 
 

@@ -10,11 +10,12 @@
 changes; adding or removing a rule gives a new one, so any number of threads may match without a lock.
 """
 
-from rules.errors import PatternError, RulesError
+from rules.errors import PatternError, RulesError, ScheduleError
 from rules.explain import Finding, explain
 from rules.flatten import EventError, parse_event
 from rules.index import MatchIndex
 from rules.pattern import Pattern
+from rules.schedule import Schedule, parse_at, parse_schedule
 
 __all__ = [
     "EventError",
@@ -23,6 +24,10 @@ __all__ = [
     "Pattern",
     "PatternError",
     "RulesError",
+    "Schedule",
+    "ScheduleError",
     "explain",
+    "parse_at",
     "parse_event",
+    "parse_schedule",
 ]

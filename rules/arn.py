@@ -6,7 +6,7 @@ from typing import Literal
 
 from rules.errors import RulesError
 
-TargetKind = Literal["webhook", "event_bus", "queue", "log_group", "aws"]
+TargetKind = Literal["webhook", "event_bus", "api_destination", "queue", "log_group", "archive", "aws"]
 
 DEFAULT_BUS = "default"
 
@@ -72,9 +72,49 @@ def rule_arn(name: str, *, bus: str, region: str, account: str) -> str:
     return _events(region, account, f"rule/{name}" if bus == DEFAULT_BUS else f"rule/{bus}/{name}")
 
 
+def event_source_arn(name: str, *, region: str) -> str:
+    """Build the ARN of a partner event source; it belongs to no account."""
+    return _events(region, "", f"event-source/{name}")
+
+
+def archive_arn(name: str, *, region: str, account: str) -> str:
+    """Build the ARN of an archive."""
+    return _events(region, account, f"archive/{name}")
+
+
+def replay_arn(name: str, *, region: str, account: str) -> str:
+    """Build the ARN of a replay."""
+    return _events(region, account, f"replay/{name}")
+
+
+def archive_target_arn(region: str) -> str:
+    """Build the ARN that an archive's managed rule has as its target: it names the service, and no archive."""
+    return _events(region, "", ":")
+
+
+def endpoint_arn(name: str, *, region: str, account: str) -> str:
+    """Build the ARN of a global endpoint."""
+    return _events(region, account, f"endpoint/{name}")
+
+
 def queue_arn(name: str, *, region: str, account: str) -> str:
     """Build the ARN of an SQS queue."""
     return _build("sqs", region, account, name)
+
+
+def connection_arn(name: str, uuid: str, *, region: str, account: str) -> str:
+    """Build the ARN of a connection."""
+    return _events(region, account, f"connection/{name}/{uuid}")
+
+
+def api_destination_arn(name: str, uuid: str, *, region: str, account: str) -> str:
+    """Build the ARN of an API destination."""
+    return _events(region, account, f"api-destination/{name}/{uuid}")
+
+
+def secret_arn(name: str, *, region: str, account: str) -> str:
+    """Build the ARN of a secret."""
+    return _build("secretsmanager", region, account, f"secret:{name}")
 
 
 # --- recognise -------------------------------------------------------------------------------------------------------
@@ -88,7 +128,9 @@ def is_url(text: str) -> bool:
 # (service, form of the resource): kind. A log stream, for example, is a kind of "aws".
 _TARGETS: tuple[tuple[str, re.Pattern[str], TargetKind], ...] = (
     ("events", re.compile(r"event-bus/([/.\-_A-Za-z0-9]{1,256})"), "event_bus"),
+    ("events", re.compile(r"api-destination/[.\-_A-Za-z0-9]{1,64}/[A-Za-z0-9\-]+"), "api_destination"),
     ("sqs", re.compile(r"([A-Za-z0-9_\-]{1,80}|[A-Za-z0-9_\-]{1,75}\.fifo)"), "queue"),
+    ("events", re.compile(r":"), "archive"),
     ("logs", re.compile(r"log-group:([.\-_/#A-Za-z0-9]{1,512})(?::\*)?"), "log_group"),
 )
 

@@ -21,3 +21,11 @@ class PatternError(RulesError):
     @property
     def headline(self) -> str:
         return self.reason.partition("\n")[0]
+
+
+class ScheduleError(RulesError):
+    """A schedule expression was refused; ``reason`` says in words what of it is wrong."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

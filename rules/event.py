@@ -35,7 +35,7 @@ _CACHED_CHARS = 512
 
 
 class EventTimeError(RulesError):
-    """A time that has no `YYYY-MM-DDTHH:MM:SSZ` form: not a number, before 1970, or after 9999."""
+    """A time that has no `YYYY-MM-DDTHH:MM:SSZ` form: not an instant at all, before 1970, or after 9999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +63,18 @@ def missing_member(source: str | None, detail_type: str | None) -> EntryFault | 
 MISSING_DETAIL = _REQUIRED[2][1]
 
 
-def check_entry(entry: Mapping[str, Any]) -> EntryFault | None:
+def check_entry(entry: Mapping[str, Any], *, by_source: bool = False) -> EntryFault | None:
     """Answer the first fault of a PutEvents entry, in AWS's order of checks, or None.
 
-    Members may be absent or None; those present are strings (the wire has checked that).
+    Members may be absent or None; those present are strings (the wire has checked that). `by_source` says that the
+    caller puts events as a service or partner does, whose sources begin with "aws.".
     """
     for member, fault in _REQUIRED:
         if not entry.get(member):
             return fault
     if not is_detail(entry["Detail"]):
         return MALFORMED_DETAIL
-    if entry["Source"].startswith("aws."):
+    if entry["Source"].startswith("aws.") and not by_source:
         return NOT_AUTHORIZED_SOURCE
     return None
 
@@ -282,3 +283,12 @@ def format_time(epoch_seconds: float) -> str:
 @lru_cache(256)
 def _format_second(second: int) -> str:
     return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def read_time(text: str) -> str:
+    """Bring an ISO 8601 instant, in UTC unless it says otherwise, into the form of `format_time`; EventTimeError."""
+    try:
+        instant = datetime.fromisoformat(text)
+        return format_time((instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
+        raise EventTimeError(f"{text[:100]!r} is not a time; write it as 2026-01-31T12:00:00Z.") from None

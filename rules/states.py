@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
-CLOUDTRAIL_SUFFIX = " via CloudTrail"
+from rules.cloudtrail import API_CALL
 
 
 class RuleState(StrEnum):
@@ -26,8 +26,8 @@ _FLAGS: dict[object, bool] = {True: True, False: False, "true": True, "false": F
 def receives(state: str, detail_type: str, detail_loader: Callable[[], object]) -> bool:
     """Tell whether a rule in this state gets an event that its pattern matches.
 
-    `detail_loader` gives the parsed detail; it is called only for a detail-type that ends in " via CloudTrail" and a
-    state that depends on it. KeyError for an unknown state.
+    `detail_loader` gives the parsed detail; it is called only for an API call that CloudTrail reports and a state that
+    depends on it. KeyError for an unknown state.
     """
     return _RECEIVES[state](detail_type, detail_loader)
 
@@ -36,9 +36,10 @@ def is_read_only_management(detail_type: str, detail: object) -> bool:
     """Tell whether CloudTrail reports a read-only management call: what ENABLED withholds.
 
     What the record says of itself counts (`managementEvent`, `eventCategory`, `readOnly`); where it is silent it is
-    taken as a management event, and its name decides between reading and writing.
+    taken as a management event, and its name decides between reading and writing. Sign-ins, insights, service and
+    network events are not API calls, whatever their records say, and are never withheld.
     """
-    if not detail_type.endswith(CLOUDTRAIL_SUFFIX) or not isinstance(detail, Mapping):
+    if detail_type != API_CALL or not isinstance(detail, Mapping):
         return False
     return _is_management(detail) and _is_read_only(detail)
 
@@ -68,7 +69,7 @@ def _flag(record: Mapping[str, Any], member: str) -> bool | None:
 _RECEIVES: dict[str, Callable[[str, Callable[[], object]], bool]] = {
     RuleState.DISABLED: lambda detail_type, load: False,
     RuleState.ENABLED: lambda detail_type, load: (
-        not detail_type.endswith(CLOUDTRAIL_SUFFIX) or not is_read_only_management(detail_type, load())
+        detail_type != API_CALL or not is_read_only_management(detail_type, load())
     ),
     RuleState.ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS: lambda detail_type, load: True,
 }

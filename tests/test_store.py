@@ -20,14 +20,17 @@ from bus.store import (
     DEDUP_WINDOW_MS,
     Append,
     Appended,
+    ArchiveSize,
     Backlog,
     ConfChange,
     ConfEntry,
     Done,
     Lease,
+    NewArchived,
     NewDelivery,
     NewMessage,
     Outcome,
+    Place,
     Release,
     Retry,
     Store,
@@ -35,6 +38,9 @@ from bus.store import (
 )
 
 BUS, ROUTE, OTHER, QUEUE = 1, 10, 11, 20
+ARCHIVE, SECOND_ARCHIVE = 30, 31
+START = Place(0, 0)
+END = 1 << 40
 DAY = 86_400_000
 HOUR = 3_600_000
 DEADLINE_S = 10.0
@@ -190,17 +196,20 @@ BAD_EVENTS: dict[str, dict[str, Any]] = {
     "no body": {"body": None},
     "text that is not Unicode": {"event_id": "\ud800"},
     "a number too large": {"ts": 1 << 70},
+    "an archived time too large": {"archives": [NewArchived(ARCHIVE, 1 << 70, 1)]},
     "two deliveries for one route": {"deliveries": [NewDelivery(ROUTE, 1, 2), NewDelivery(ROUTE, 1, 2)]},
 }
 
 
 @pytest.mark.parametrize("fault", BAD_EVENTS)
 async def test_a_batch_with_a_bad_event_stores_nothing(bench: Bench, fault: str) -> None:
-    good = bench.kept(deliveries=[bench.delivery(lease=True)], messages=[message(1)])
+    archives = [NewArchived(ARCHIVE, 1, 1)]
+    good = bench.kept(deliveries=[bench.delivery(lease=True)], messages=[message(1)], archives=archives)
     heard: list[set[int]] = []
     bench.store.on_messages = heard.append
     with pytest.raises(Exception):  # noqa: B017, PT011 - which one is the engine's affair; that it fails is the contract's
         await bench.store.append([good, bench.kept(**BAD_EVENTS[fault])], lease_until=bench.now + HOUR)
+    assert await bench.store.archive_sizes() == []
     assert await bench.bodies() == []
     assert await bench.store.backlog() == []
     assert heard == []
@@ -276,6 +285,119 @@ async def test_a_key_of_a_batch_that_failed_is_free(bench: Bench) -> None:
         await bench.store.append([bench.kept(dedup_key="k"), bench.kept(event_id=None)])
     (appended,) = await bench.store.append([bench.kept(dedup_key="k")])
     assert not appended.duplicate
+
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+
+def archived(bench: Bench, time: int, *archives: int, size: int = 10, **members: Any) -> Append:
+    """An event of its own time in these archives, by default in `ARCHIVE`."""
+    shares = [NewArchived(archive, time, size) for archive in archives or (ARCHIVE,)]
+    return bench.event(archives=shares, **members)
+
+
+async def times(bench: Bench, archive: int = ARCHIVE, *, after: Place = START, before: int = END) -> list[int]:
+    page = await bench.store.read_archive(archive, after=after, before=before, limit=1000)
+    return [event.place.time for event in page]
+
+
+async def test_an_archived_event_is_read_back_without_having_a_number_of_its_own(bench: Bench) -> None:
+    event = archived(bench, 1_000, body=b'{"detail":"\xc3\xa9"}')
+    assert await bench.store.append([event]) == [Appended(0)]
+    (read,) = await bench.store.read_archive(ARCHIVE, after=START, before=END, limit=10)
+    assert (read.place.time, read.ts, read.body) == (1_000, event.ts, event.body)
+    assert await bench.bodies() == []
+
+
+async def test_an_archive_is_read_by_time_from_a_place_on_and_up_to_a_time(bench: Bench) -> None:
+    await bench.store.append([archived(bench, time) for time in (30, 10, 20, 20, 10)])
+    await bench.store.append([archived(bench, 20, SECOND_ARCHIVE)])
+    assert await times(bench) == [10, 10, 20, 20, 30]
+    assert await times(bench, before=30) == [10, 10, 20, 20]
+    assert await times(bench, after=Place(20, 0)) == [20, 20, 30]
+    assert await times(bench, SECOND_ARCHIVE) == [20]
+
+
+async def test_pages_of_an_archive_neither_repeat_nor_skip_within_a_second(bench: Bench) -> None:
+    for _ in range(5):
+        await bench.store.append([archived(bench, 7) for _ in range(5)] + [archived(bench, 8)])
+    found, place = [], START
+    while page := await bench.store.read_archive(ARCHIVE, after=place, before=END, limit=4):
+        assert [event.place for event in page] == sorted(event.place for event in page)
+        place = page[-1].place
+        found += [event.body for event in page]
+    assert len(found) == len(set(found)) == 30
+
+
+async def test_a_page_of_an_archive_is_bounded_by_its_bytes(bench: Bench) -> None:
+    await bench.store.append([archived(bench, 1, body=b"x" * 1000) for _ in range(3)])
+    read = bench.store.read_archive
+    assert len(await read(ARCHIVE, after=START, before=END, limit=9, max_bytes=2500)) == 2
+    assert len(await read(ARCHIVE, after=START, before=END, limit=9, max_bytes=10)) == 1
+
+
+async def test_an_archive_is_counted_a_part_at_a_time(bench: Bench) -> None:
+    await bench.store.append([archived(bench, time) for time in (1, 1, 1, 2, 3, 9)])
+    count = bench.store.count_archive
+    assert await count(ARCHIVE, after=START, before=9, limit=100) == (5, None)
+    first, place = await count(ARCHIVE, after=START, before=9, limit=2)
+    assert first == 2
+    assert place is not None
+    assert await count(ARCHIVE, after=place, before=9, limit=4) == (3, None)
+    assert await count(SECOND_ARCHIVE, after=START, before=9, limit=2) == (0, None)
+
+
+async def test_the_latest_time_within_a_span(bench: Bench) -> None:
+    await bench.store.append([archived(bench, time) for time in (10, 20, 30)])
+    assert await bench.store.last_archived(ARCHIVE, from_time=0, before=30) == 20
+    assert await bench.store.last_archived(ARCHIVE, from_time=20, before=21) == 20
+    assert await bench.store.last_archived(ARCHIVE, from_time=21, before=30) is None
+
+
+async def test_sizes_follow_what_is_added_and_removed_across_reopening(bench: Bench) -> None:
+    both = archived(bench, 1, ARCHIVE, SECOND_ARCHIVE, size=100)
+    await bench.store.append([archived(bench, 1, size=20), both])
+    await bench.store.append([archived(bench, 1, size=3)])
+    await bench.reopen()
+    assert await bench.store.archive_sizes() == [ArchiveSize(ARCHIVE, 3, 123), ArchiveSize(SECOND_ARCHIVE, 1, 100)]
+    assert await bench.store.trim_archive(ARCHIVE, bench.now + 1, limit=2) == 2
+    assert [size.events for size in await bench.store.archive_sizes()] == [1, 1]
+    assert await bench.store.trim_archive(ARCHIVE, bench.now + 1) == 1
+    assert await bench.store.archive_sizes() == [ArchiveSize(SECOND_ARCHIVE, 1, 100)]
+
+
+async def test_an_archive_is_trimmed_by_ingestion_whatever_the_time_of_its_events(bench: Bench) -> None:
+    await bench.store.append([archived(bench, 5_000)])
+    bench.clock.advance(1)
+    await bench.store.append([archived(bench, 4_000)])
+    assert await bench.store.trim_archive(ARCHIVE, bench.now) == 1
+    assert await times(bench) == [4_000]
+    assert await bench.store.trim_archive(ARCHIVE, bench.now) == 0
+
+
+async def test_the_place_of_a_removed_event_is_not_used_again(bench: Bench) -> None:
+    await bench.store.append([archived(bench, 1)])
+    (gone,) = await bench.store.read_archive(ARCHIVE, after=START, before=END, limit=1)
+    await bench.store.trim_archive(ARCHIVE, bench.now + 1)
+    await bench.reopen()
+    await bench.store.append([archived(bench, 1)])
+    assert await times(bench, after=gone.place) == [1]
+
+
+async def test_an_archived_event_outlives_its_deliveries_and_they_outlive_it(bench: Bench) -> None:
+    await bench.store.append([archived(bench, 1, deliveries=[bench.delivery(), bench.delivery(OTHER)])])
+    (lease,) = await bench.claim()
+    assert await bench.settle(done(lease))
+    assert await times(bench) == [1]
+    await bench.store.trim_archive(ARCHIVE, bench.now + 1)
+    (other,) = await bench.claim(OTHER)
+    assert other.body == lease.body
+
+
+async def test_a_duplicate_is_not_archived_again(bench: Bench) -> None:
+    for _ in range(2):
+        await bench.store.append([archived(bench, 1, dedup_key="k")])
+    assert await times(bench) == [1]
 
 
 # --- the log ----------------------------------------------------------------------------------------------------------

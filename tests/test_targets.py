@@ -12,15 +12,20 @@ from typing import Any
 import pytest
 
 from bus.accepted import Luggage
+from bus.api_destinations import ApiDestination
 from bus.clock import ManualClock
 from bus.config import Settings
+from bus.connections.connection import Connection
+from bus.connections.tokens import Grant, Token
 from bus.errors import ApiError, StoreUnavailable
 from bus.scope import Scope
 from bus.store import NewMessage
-from bus.targets import Delivered, Delivery, Failed, Route, Target
+from bus.targets import Delivered, Delivery, Failed, Outcome, Route, Target
 from bus.targets.addresses import Addresses
+from bus.targets.api_destination import ApiDestinationTarget
 from bus.targets.aws import AwsService
 from bus.targets.event_bus import EventBus
+from bus.targets.http_client import HttpClient
 from bus.targets.log import LogFiles, LogGroup, RecentLines
 from bus.targets.queue import QueueTarget
 from bus.targets.webhook import Webhook
@@ -146,6 +151,65 @@ async def aws(folder: Path) -> AsyncIterator[Stage]:
 
 
 @asynccontextmanager
+async def api_destination(folder: Path) -> AsyncIterator[Stage]:
+    waiting = asyncio.Event()
+    connection = Connection(
+        SCOPE, "c", "1", "BASIC", "AUTHORIZED", 0, 0, 0, 1,
+        parameters={"BasicAuthParameters": {"Username": "u", "Password": "p"}},
+    )  # fmt: skip
+    async with answering(STATUSES, waiting) as port:
+
+        def find(arn: str) -> ApiDestination | None:
+            prefix, _, name = arn.partition(":api-destination/")
+            endpoint = f"http://127.0.0.1:{port}/{name}"
+            made = ApiDestination(SCOPE, name, "1", connection.arn, endpoint, "POST", 300, 0, 0)
+            return made if name and prefix else None
+
+        client = HttpClient(5.0, reading=True)
+        target = ApiDestinationTarget(client, ManualClock(), find=find, connections=OneConnection(connection))
+        arn = "arn:aws:events:us-east-1:123456789012:api-destination/"
+        yield Stage(
+            ClosingWith(target, client),
+            delivery(arn + "taken"),
+            delivery(arn + "denied"),
+            delivery(arn + "busy"),
+            delivery(arn + "silent"),
+            waiting,
+        )
+
+
+@dataclass
+class OneConnection:
+    """All there is of connections, for a connection without tokens."""
+
+    connection: Connection
+
+    def find(self, arn: str) -> Connection | None:
+        return self.connection if arn == self.connection.arn else None
+
+    async def token(self, connection: Connection) -> Grant:
+        raise AssertionError("no token is needed")
+
+    def token_refused(self, connection: Connection, token: Token) -> None:
+        raise AssertionError("no token was used")
+
+
+@dataclass
+class ClosingWith:
+    """A target together with the client that its owner closes."""
+
+    target: Target
+    client: HttpClient
+
+    async def deliver(self, delivery: Delivery) -> Outcome:
+        return await self.target.deliver(delivery)
+
+    async def close(self) -> None:
+        await self.target.close()
+        await self.client.close()
+
+
+@asynccontextmanager
 async def event_bus(folder: Path) -> AsyncIterator[Stage]:
     waiting = asyncio.Event()
 
@@ -159,7 +223,7 @@ async def event_bus(folder: Path) -> AsyncIterator[Stage]:
 
     bus = "arn:aws:events:us-east-1:123456789012:event-bus/"
     yield Stage(
-        EventBus(forward, across_accounts=True),
+        EventBus(forward, takes=lambda delivery, bus: True),
         delivery(bus + "other"),
         delivery(bus + "other", hops=(1, 0)),
         delivery(bus + "full"),
@@ -216,6 +280,7 @@ TARGETS: dict[str, Callable[[Path], AbstractAsyncContextManager[Stage]]] = {
     "webhook": webhook,
     "wired": wired,
     "aws": aws,
+    "api_destination": api_destination,
     "event_bus": event_bus,
     "queue": queue,
     "log_files": log_files,

@@ -24,6 +24,7 @@ from urllib.parse import unquote
 from bus.api.credentials import Key, read_credentials
 from bus.api.request import Request
 from bus.api.sigv4 import Verifier, demand_region
+from bus.api.sigv4a import ALGORITHM as ASYMMETRIC
 from bus.clock import Clock
 from bus.config import Settings, is_loopback
 from bus.errors import ApiError
@@ -72,7 +73,8 @@ class Access:
         credential = self._verifier.verify(request, services=(service,))
         key = self._keys[credential.access_key]
         _demand_allowed(key, action)
-        return _call(request, Scope(key.account, credential.region), credential.access_key)
+        region = credential.region or self._settings.region
+        return _call(request, Scope(key.account, region), credential.access_key)
 
     def admit_operator(self, request: Request) -> Call | None:
         """The caller of a route under ``/_bus``, or of ``/metrics``.
@@ -94,7 +96,15 @@ class Access:
                 return None
             status = 401 if error.code == "MissingAuthenticationTokenException" else 403
             raise ApiError(error.code, error.message, status) from None
-        return _call(request, Scope(key.account, credential.region), credential.access_key)
+        region = credential.region or self._settings.region
+        return _call(request, Scope(key.account, region), credential.access_key)
+
+    def may(self, call: Call, action: str) -> bool:
+        """Whether the caller of an admitted call may also do something else."""
+        if self._keys is None:
+            return True
+        key = self._keys.get(call.access_key or "")
+        return key is not None and key.allows(action)
 
     def _secret_of(self, access_key: str) -> str | None:
         key = None if self._keys is None else self._keys.get(access_key)
@@ -133,10 +143,11 @@ class Access:
     def _claimed_scope(self, claim: str) -> tuple[Scope, str | None]:
         """What the credential scope of an unverified signature says, else the settings."""
         found = _CREDENTIAL.search(claim) or _PRESIGNED_CREDENTIAL.search(claim)
-        parts = unquote(found[1]).rsplit("/", 4) if found else []
+        parts = _scope_parts(unquote(found[1]), claim) if found else []
         if len(parts) != 5:
             return Scope(self._settings.account_id, self._settings.region), None
         access_key, _, region, _, _ = parts
+        region = region or self._settings.region
         demand_region(region)
         account = access_key if re.fullmatch(r"[0-9]{12}", access_key) else self._settings.account_id
         return Scope(account, region), access_key
@@ -164,6 +175,14 @@ def _claim(request: Request) -> bytes:
         return request.query if b"X-Amz-Credential=" in request.query else b""
     start = header.partition(b",")[0]
     return start if b"Credential=" in start else header
+
+
+def _scope_parts(credential: str, claim: str) -> list[str]:
+    """The five parts of a credential scope; an asymmetric signature, which holds in several regions, names none."""
+    if not claim.startswith(ASYMMETRIC):
+        return credential.rsplit("/", 4)
+    parts = credential.rsplit("/", 3)
+    return [*parts[:2], "", *parts[2:]] if len(parts) == 4 else []
 
 
 def _demand_allowed(key: Key, action: str) -> None:

@@ -5,7 +5,7 @@ Loading reads the model and nothing more; an operation's check is built when its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,10 @@ Refusal = Callable[[list[constraints.Violation]], ApiError]
 
 PRINTED_ONLY = {"PutEventsRequestEntry": ("kmsKeyIdentifier", "internalMetadata")}
 """Members that AWS prints in its messages although they are not in the public model."""
+
+
+ANY_TEXT = frozenset({"HeaderValue"})
+"""Shapes whose pattern AWS does not hold values against: a target's header may be empty, or have a line break."""
 
 
 def validation_errors(found: list[constraints.Violation]) -> ApiError:
@@ -59,15 +63,16 @@ class Operation:
         self.name: str = model.name
         self.method_name: str = xform_name(model.name)
         self.action = action
+        self.service: str = model.service_model.service_name
         self.is_void = model.output_shape is None
-        self._model = model
+        self.model = model
         self._build = build
 
     @cached_property
     def _check(self) -> Check:
-        if self._model.input_shape is None:
+        if self.model.input_shape is None:
             return _complete(Structure(self.name))
-        return self._build.check_of(self._model.input_shape)
+        return self._build.check_of(self.model.input_shape)
 
     def check(self, request: Any) -> None:
         """Hold a request, as parsed from JSON, against the model.
@@ -96,7 +101,8 @@ class Service:
     """A service of the wire.
 
     ``name`` is botocore's and also the prefix of IAM actions; ``query_errors`` whether errors
-    carry SQS's second code; ``operations`` are keyed by name.
+    carry SQS's second code; ``operations`` are keyed by name. ``target_prefix`` and ``json_version`` are empty where
+    operations are told apart by method and path. ``statuses`` are the HTTP statuses of the modelled errors.
     """
 
     name: str
@@ -105,6 +111,7 @@ class Service:
     json_version: str
     query_errors: bool
     operations: dict[str, Operation]
+    statuses: Mapping[str, int]
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations.values())
@@ -120,10 +127,11 @@ def load_service(name: str, *, limits: bool = True, refusal: Refusal = validatio
     return Service(
         name,
         model.signing_name,
-        model.metadata["targetPrefix"],
-        model.metadata["jsonVersion"],
+        model.metadata.get("targetPrefix", ""),
+        model.metadata.get("jsonVersion", ""),
         "awsQueryCompatible" in model.metadata,
         {o: Operation(model.operation_model(o), _action(name, o), build) for o in model.operation_names},
+        {shape.name: int(shape.metadata.get("error", {}).get("httpStatusCode", 400)) for shape in model.error_shapes},
     )
 
 
@@ -135,6 +143,11 @@ def _action(service: str, operation: str) -> str:
 def load_events() -> Service:
     """EventBridge."""
     return load_service("events")
+
+
+def load_scheduler() -> Service:
+    """EventBridge Scheduler."""
+    return load_service("scheduler")
 
 
 def load_queues() -> Service:
@@ -184,7 +197,7 @@ class _Build:
             return Text(sensitive=_is_sensitive(shape))
         return Text(
             length=self.bounds(shape),
-            pattern=shape.metadata.get("pattern"),
+            pattern=None if shape.name in ANY_TEXT else shape.metadata.get("pattern"),
             values=shape.metadata.get("enum", ()),
             sensitive=_is_sensitive(shape),
         )

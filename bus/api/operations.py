@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -20,7 +20,7 @@ from bus.api.request import Request as WireRequest
 from bus.dead_letters import DeadLetters
 from bus.errors import ApiError, StoreError, not_found, validation
 from bus.metrics import Metrics, RuleCounts
-from bus.scope import Scope
+from bus.scope import Call, Scope
 from bus.watchers import Filter, Watchers
 from bus.wires import Wires
 from rules.errors import PatternError
@@ -40,19 +40,21 @@ Row = tuple[str, str, Handler]
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """The operator's side of the bus; ``admit`` lets a request in or raises ApiError, and says whether it knows whose
-    it is."""
+    """The operator's side of the bus; ``admit`` lets a request in or raises ApiError, and says whose it is, if it is
+    known."""
 
     metrics: Metrics
     wires: Wires
     watchers: Watchers
     dead_letters: DeadLetters
-    admit: Callable[[WireRequest], bool]
+    admit: Callable[[WireRequest], Call | None]
     rules: Callable[[], list[dict[str, Any]]]
     find_queue: Callable[[str], Any]
     health: Callable[[], dict[str, Any]]
     more: Sequence[Row] = ()
     """Routes of other subsystems, served with the same access checks and the same form of errors."""
+    longest: Mapping[str, int] = field(default_factory=dict)
+    """Most bytes of a body, by path, where that is more than `MAX_BODY`."""
 
     def app(self) -> Starlette:
         """The routes, for the composition root to mount beside the wire."""
@@ -68,15 +70,16 @@ class Operations:
             ("GET", "/_bus/tail", self.tail),
             *self.more,
         )
-        return Starlette(routes=[Route(path, self._guarded(handle), methods=[verb]) for verb, path, handle in rows])
+        guarded = ((path, self._guarded(handle, self.longest.get(path, MAX_BODY)), verb) for verb, path, handle in rows)
+        return Starlette(routes=[Route(path, endpoint, methods=[verb]) for path, endpoint, verb in guarded])
 
-    def _guarded(self, handle: Handler) -> Callable[[Request], Awaitable[Response]]:
+    def _guarded(self, handle: Handler, longest: int) -> Callable[[Request], Awaitable[Response]]:
         """Access first, then the handler; every error in one form."""
 
         async def endpoint(request: Request) -> Response:
             try:
-                body = await read_body(dict(request.scope["headers"]), request.receive, MAX_BODY)
-                request.state.known = self.admit(WireRequest.of(request.scope, body))
+                body = await read_body(dict(request.scope["headers"]), request.receive, longest)
+                request.state.call = self.admit(WireRequest.of(request.scope, body))
                 return await handle(request, body)
             except ApiError as error:
                 return _json({"error": error.code, "message": error.message}, error.status or 400)
@@ -90,7 +93,7 @@ class Operations:
     async def show_health(self, request: Request, body: bytes) -> Response:
         """200 while the bus can keep what it accepts, 503 while the disk refuses; the rest only for who is known."""
         found = self.health()
-        shown = {"version": __version__, **found} if request.state.known else {"status": found["status"]}
+        shown = {"version": __version__, **found} if request.state.call is not None else {"status": found["status"]}
         return _json(shown, 200 if found["status"] == "ok" else 503)
 
     async def show_metrics(self, request: Request, body: bytes) -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -65,7 +65,8 @@ class Route(NamedTuple):
 class Rpc:
     """The ASGI endpoint.
 
-    ``capabilities`` are searched for every operation's method; the same operation on two of them is a ValueError.
+    ``capabilities`` are searched for every operation's method; the same operation on two of them is a ValueError. One
+    with an attribute ``service`` is searched for that service's alone: both events and sqs have a RemovePermission.
     ``refused`` has what is called with the members (None before they are read) when an action is refused as a whole.
     ``short_cuts`` are by action. ``error_codes`` maps error shapes of services with query codes to (query code, HTTP
     status).
@@ -95,8 +96,9 @@ class Rpc:
     ) -> Iterable[tuple[bytes, Route]]:
         for service in services:
             prefix = service.target_prefix.encode()
+            own = [each for each in capabilities if getattr(each, "service", service.name) == service.name]
             for operation in service:
-                method, short_cut = _find_method(operation, capabilities), self._short_cuts.get(operation.action)
+                method, short_cut = find_method(operation, own), self._short_cuts.get(operation.action)
                 route = Route(operation, method, service, self._dialects[prefix], short_cut)
                 yield prefix + b"." + operation.name.encode(), route
 
@@ -105,12 +107,16 @@ class Rpc:
         """The operations that some capability answers, as ``service:Operation``."""
         return frozenset(route.operation.action for route in self._routes.values() if route.method is not None)
 
+    def methods(self) -> Iterator[tuple[Operation, Method]]:
+        """Every operation that some capability answers, with the method that does."""
+        return ((route.operation, route.method) for route in self._routes.values() if route.method is not None)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         target = headers.get(b"x-amz-target", b"")
         route = self._routes.get(target)
         dialect = route.dialect if route is not None else self._dialect_of(target, headers)
-        request_id = _new_request_id()
+        request_id = new_request_id()
         try:
             body = await self._answer(scope, headers, receive, route)
             answer = Answer(200, dialect.success, body)
@@ -124,7 +130,7 @@ class Rpc:
         except Exception:
             log.exception("operation failed", operation=_label(route), request_id=request_id)
             answer = dialect.fault()
-        await _send(send, answer, request_id)
+        await send_answer(send, answer, request_id)
 
     async def _answer(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, route: Route | None) -> bytes:
         if scope["method"] != "POST":
@@ -195,7 +201,8 @@ def _dialect(service: Service, error_codes: Mapping[str, tuple[str, int]]) -> Di
     return Plain(service.json_version)
 
 
-def _find_method(operation: Operation, capabilities: Sequence[object]) -> Method | None:
+def find_method(operation: Operation, capabilities: Sequence[object]) -> Method | None:
+    """The operation's method on the one capability that has it."""
     name = operation.method_name
     found: list[Method] = [getattr(each, name) for each in capabilities if hasattr(each, name)]
     if len(found) > 1:
@@ -238,13 +245,14 @@ def _label(route: Route | None) -> str | None:
 _random_bits = random.Random().getrandbits  # seeded by the system; a request's id is a name, not a secret
 
 
-def _new_request_id() -> str:
+def new_request_id() -> str:
     """A random UUID, without the cost of making a UUID object."""
     text = _random_bits(128).to_bytes(16).hex()
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
 
 
-async def _send(send: Send, answer: Answer, request_id: str) -> None:
+async def send_answer(send: Send, answer: Answer, request_id: str) -> None:
+    """Send an answer with the headers that all have."""
     headers = [
         (b"x-amzn-requestid", request_id.encode()),
         (b"content-length", b"%d" % len(answer.body)),

@@ -8,6 +8,9 @@ every header that decides what the request does (Host, and all of x-amz-*) is co
 Two freedoms are needed. A path is encoded once more than it is sent, except for characters that need no encoding.
 And clients differ in whether they sign the query as they send it or in its strictest encoding: either is accepted.
 
+A request that may go to several regions, as PutEvents with an EndpointId does, is signed with SigV4A: another key and
+another comparison (`bus.api.sigv4a`) over the same canonical form.
+
 Errors have AWS's codes and texts; where AWS repeats the Authorization header, only its hash is shown.
 """
 
@@ -20,15 +23,17 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from bus.api.request import Request
+from bus.api.sigv4a import ALGORITHM as ASYMMETRIC
+from bus.api.sigv4a import REGION_SET, is_signature, region_of, verifying_key
 from bus.clock import Clock
 from bus.errors import ApiError
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-ASYMMETRIC = "AWS4-ECDSA-P256-SHA256"
 TERMINATOR = "aws4_request"
 SKEW = timedelta(minutes=5)
 LONGEST_PRESIGNED = timedelta(days=7)
@@ -40,7 +45,7 @@ _REQUIRED = ("Credential", "Signature", "SignedHeaders")
 
 
 class Credential(NamedTuple):
-    """The credential scope of a signature."""
+    """The credential scope of a signature; ``region`` is empty when the signature holds in several."""
 
     access_key: str
     date: str
@@ -57,6 +62,14 @@ class Signature(NamedTuple):
     signature: str
     signed_at: datetime
     lifetime: timedelta | None
+    algorithm: str = ALGORITHM
+
+    @property
+    def scope(self) -> str:
+        """The credential scope as it was signed: without the access key, and without a region where it names none."""
+        _, date, region, service, terminator = self.credential
+        regional = self.algorithm == ALGORITHM
+        return "/".join((date, region, service, terminator) if regional else (date, service, terminator))
 
     @property
     def stamp(self) -> str:
@@ -73,6 +86,7 @@ class Verifier:
         self._secret_of = secret_of
         self._clock = clock
         self._keys: dict[Credential, bytes] = {}
+        self._verifying_key = lru_cache(KEPT_KEYS)(verifying_key)
 
     def verify(self, request: Request, *, services: Collection[str]) -> Credential:
         """The credential behind a request signed for one of ``services``; ApiError when the signature does not hold."""
@@ -85,8 +99,7 @@ class Verifier:
         self._demand_recent(signature)
         _demand_headers_signed(signature, request)
         body_hash = _body_hash(request)
-        key = self._key(credential, secret)
-        if not any(_matches(key, signature, form) for form in _canonical_forms(request, signature, body_hash)):
+        if not any(self._matches(signature, secret, form) for form in _canonical_forms(request, signature, body_hash)):
             raise _invalid(
                 "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
                 "Access Key and signing method. Consult the service documentation for details."
@@ -106,6 +119,16 @@ class Verifier:
                 f"Signature not yet current: {signature.stamp} is still later than {(now + SKEW).strftime(_STAMP)} "
                 f"({now.strftime(_STAMP)} + {_minutes(SKEW)} min.)"
             )
+
+    def _matches(self, signature: Signature, secret: str, canonical: bytes) -> bool:
+        """Whether this canonical form is what was signed."""
+        digest = hashlib.sha256(canonical).hexdigest()
+        to_sign = "\n".join((signature.algorithm, signature.stamp, signature.scope, digest)).encode()
+        credential = signature.credential
+        if signature.algorithm == ASYMMETRIC:
+            return is_signature(self._verifying_key(credential.access_key, secret), signature.signature, to_sign)
+        expected = hmac.digest(self._key(credential, secret), to_sign, "sha256").hex()
+        return hmac.compare_digest(expected.encode(), signature.signature.encode())
 
     def _key(self, credential: Credential, secret: str) -> bytes:
         """The signing key, which is the same for a whole day."""
@@ -147,7 +170,7 @@ def parse_credential(text: str) -> Credential:
 
 def _from_header(header: str, request: Request) -> Signature:
     algorithm, _, rest = header.partition(" ")
-    _demand_algorithm(algorithm, header)
+    _demand_algorithm(algorithm, header, asymmetric=True)
     parameters = _header_parameters(rest, header)
     signed_at = _signing_time(request)
     complaints = [f"Authorization header requires '{name}' parameter." for name in _REQUIRED if name not in parameters]
@@ -156,17 +179,27 @@ def _from_header(header: str, request: Request) -> Signature:
     if complaints or signed_at is None:
         raise _incomplete(" ".join(complaints), header)
     names = tuple(parameters["SignedHeaders"].lower().split(";"))
-    return Signature(parse_credential(parameters["Credential"]), names, parameters["Signature"], signed_at, None)
+    text = parameters["Credential"]
+    credential = parse_credential(text) if algorithm == ALGORITHM else _regional_credential(text, request)
+    return Signature(credential, names, parameters["Signature"], signed_at, None, algorithm)
 
 
-def _demand_algorithm(algorithm: str, header: str) -> None:
-    if algorithm == ALGORITHM:
+def _regional_credential(text: str, request: Request) -> Credential:
+    """The credential scope of an asymmetric signature, whose regions are named in a header of their own."""
+    parts = text.rsplit("/", 3)
+    if len(parts) != 4 or not all(parts):
+        rule = "Credential must have exactly 4 slash-delimited elements, e.g. keyid/date/service/term"
+        raise ApiError("IncompleteSignatureException", f"{rule}, got '{text}'")
+    regions = request.headers.get(REGION_SET, b"").decode("latin-1")
+    if not regions.strip():
+        raise ApiError("IncompleteSignatureException", "Authorization header requires existence of 'X-Amz-Region-Set'.")
+    access_key, date, service, terminator = parts
+    return Credential(access_key, date, region_of(regions), service, terminator)
+
+
+def _demand_algorithm(algorithm: str, header: str, *, asymmetric: bool = False) -> None:
+    if algorithm == ALGORITHM or (asymmetric and algorithm == ASYMMETRIC):
         return
-    if algorithm == ASYMMETRIC:
-        raise _incomplete(
-            f"Unsupported AWS 'algorithm': '{algorithm}': sign with {ALGORITHM}, as PutEvents without EndpointId does.",
-            header,
-        )
     if algorithm.startswith("AWS4"):
         raise _incomplete(f"Unsupported AWS 'algorithm': '{algorithm}'.", header)
     raise ApiError("MissingAuthenticationTokenException", "Missing Authentication Token")
@@ -239,7 +272,8 @@ def _demand_scope(signature: Signature, services: Collection[str]) -> None:
     if credential.terminator != TERMINATOR:
         wrong = credential.terminator
         raise _invalid(f"Credential should be scoped with a valid terminator: '{TERMINATOR}', not '{wrong}'.")
-    demand_region(credential.region)
+    if signature.algorithm == ALGORITHM or credential.region:
+        demand_region(credential.region)
     day = signature.stamp[:8]
     if credential.date != day:
         raise _invalid(
@@ -322,13 +356,6 @@ def _query_parameters(query: bytes) -> Iterator[tuple[bytes, bytes]]:
     for part in query.split(b"&"):
         name, _, value = part.partition(b"=")
         yield unquote_to_bytes(name), unquote_to_bytes(value)
-
-
-def _matches(key: bytes, signature: Signature, canonical: bytes) -> bool:
-    scope = "/".join(signature.credential[1:])
-    to_sign = "\n".join((ALGORITHM, signature.stamp, scope, hashlib.sha256(canonical).hexdigest()))
-    expected = hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
-    return hmac.compare_digest(expected.encode(), signature.signature.encode())
 
 
 def _minutes(span: timedelta) -> int:

@@ -109,7 +109,9 @@ def _letters(client: Client, queue: str) -> Iterator[dict[str, Any]]:
 
 def _line(letter: dict[str, Any]) -> str:
     attributes = letter["Attributes"]
-    rule = attributes.get("RULE_ARN", "-").rpartition(":rule/")[2]
+    rule = attributes.get("RULE_ARN", attributes.get("SCHEDULE_ARN", "-"))
+    for kind in (":rule/", ":schedule/"):
+        rule = rule.rpartition(kind)[2]
     message = attributes.get("ERROR_MESSAGE", "")[:SHOWN_MESSAGE]
     return (
         f"{letter['MessageId']}  {attributes.get('ERROR_CODE', '-')}  {rule} -> {attributes.get('TARGET_ARN', '-')}"

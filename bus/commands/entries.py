@@ -24,6 +24,9 @@ FROM_EVENT = {
 }
 """What a whole event has for each member of an entry; the bus itself makes the others."""
 
+KEPT_OF_EVENT = ("id", "account", "region")
+"""What a whole event of a service keeps besides."""
+
 
 class Numbered(NamedTuple):
     """An entry, and the line it comes from."""
@@ -32,8 +35,11 @@ class Numbered(NamedTuple):
     entry: dict[str, Any]
 
 
-def read_entries(lines: Iterable[str | None]) -> Iterator[Numbered | None]:
-    """PutEvents entries from JSON lines; ClientError names the line that is none. None stays None."""
+def read_entries(lines: Iterable[str | None], *, service: str | None = None) -> Iterator[Numbered | None]:
+    """PutEvents entries from JSON lines; ClientError names the line that is none. None stays None.
+
+    For a ``service``, a line need not have a source, and a whole event keeps its id, account and region.
+    """
     number = 0
     for line in lines:
         if line is None:
@@ -43,19 +49,23 @@ def read_entries(lines: Iterable[str | None]) -> Iterator[Numbered | None]:
         if not line.strip():
             continue
         try:
-            yield Numbered(number, _entry(json.loads(line)))
+            yield Numbered(number, _entry(json.loads(line), service))
         except json.JSONDecodeError as error:
             raise ClientError(f"line {number} is not JSON: {error}") from None
         except ValueError as error:
             raise ClientError(f"line {number} {error}") from None
 
 
-def _entry(given: Any) -> dict[str, Any]:
+def _entry(given: Any, service: str | None) -> dict[str, Any]:
     """The entry of one line; ValueError completes a sentence that begins with the line."""
     if not isinstance(given, dict):
         raise ValueError("is not a JSON object")
-    if "source" in given:
+    kept = {}
+    if "source" in given or (service is not None and "detail-type" in given):
+        kept = {name: given[name] for name in KEPT_OF_EVENT if service is not None and given.get(name) is not None}
         given = {name: given.get(key) for name, key in FROM_EVENT.items()}
+    if service is not None:
+        given = {**given, "Source": given.get("Source") or service}
     entry = {name: value for name, value in given.items() if value is not None}
     for name in entry.keys() - set(MEMBERS):
         near = get_close_matches(name, MEMBERS, 1)
@@ -68,7 +78,7 @@ def _entry(given: Any) -> dict[str, Any]:
     if "Time" in entry:
         entry["Time"] = _instant(entry["Time"])
     _check_texts(entry)
-    return entry
+    return entry | kept
 
 
 def _check_texts(entry: dict[str, Any]) -> None:

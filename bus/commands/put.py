@@ -22,6 +22,7 @@ from bus.client import Client, ClientError
 from bus.commands.connection import with_client
 from bus.commands.entries import Numbered, batches, read_entries
 from bus.commands.options import option
+from bus.commands.service_put import DELIVERIES, Send, as_service, shift_arguments
 
 IN_FLIGHT = 4
 READ_AHEAD = 1000
@@ -39,6 +40,14 @@ SHOW_PROGRESS_FROM = 100
     help="A resource of the event; may be repeated.",
 )  # fmt: skip
 @option("--file", "file", type=click.File("r", encoding="utf-8"), help="JSON lines to put; - is stdin.")
+@option(
+    "--as-service", "service", envvar="BUSBAR_PUT_AS_SERVICE", metavar="SOURCE",
+    help="Put as a service does, on the default bus: the source is SOURCE, as in aws.s3, and not an argument.",
+)  # fmt: skip
+@option(
+    "--delivery", type=click.Choice(DELIVERIES), default="durable", show_default=True,
+    help="How a service's events are put: answered for when on disk, or taken if there is room.",
+)  # fmt: skip
 @option("--quiet", is_flag=True, help="Say nothing but errors.")
 @with_client
 def put(
@@ -49,6 +58,8 @@ def put(
     bus: str,
     resources: tuple[str, ...],
     file: TextIO | None,
+    service: str | None,
+    delivery: str,
     quiet: bool,
 ) -> None:
     """Put events on a bus: one from the arguments, or many from JSON lines.
@@ -61,23 +72,31 @@ def put(
       busbar put --file events.jsonl
       generate | busbar put
       busbar tail --json >> events.jsonl       # in another terminal: record what passes, to put it again later
+      busbar put --as-service aws.s3 'Object Created' '{"bucket": {"name": "orders"}}'
 
     For one event its id is shown. Many go out in several requests at a time, so their order is not kept; where
     it matters, put them one after another. Ends with 1 when the bus refused any of them; the others are put.
     """
     total: int | None = 1
+    if service is not None:
+        if bus != "default":
+            raise click.UsageError(
+                "events of services go to the default bus: --as-service and --bus do not go together"
+            )
+        source, detail_type, detail = shift_arguments(source, detail_type, detail, service)
     if source is not None:
         entries: Iterable[Numbered | None] = [Numbered(1, _from_arguments(source, detail_type, detail, resources))]
     elif file is not None and file.seekable():
         total = sum(1 for line in file if line.strip())
         file.seek(0)
-        entries = read_entries(file)
+        entries = read_entries(file, service=service)
     else:
         total, stream = None, file or sys.stdin
         if stream.isatty():
             raise click.UsageError("nothing to put: give SOURCE DETAIL_TYPE DETAIL, --file, or JSON lines on stdin")
-        entries = read_entries(_arriving(stream))
-    _put_all(client, entries, bus, _Report(total, quiet, from_lines=source is None))
+        entries = read_entries(_arriving(stream), service=service)
+    send = _to_bus(client, bus) if service is None else as_service(client, delivery)
+    _put_all(entries, send, _Report(total, quiet, from_lines=source is None))
 
 
 def _from_arguments(
@@ -122,18 +141,25 @@ def _read_ahead(stream: TextIO, ahead: queue.Queue[str | Exception | None]) -> N
         ahead.put(error)
 
 
-def _put_all(client: Client, entries: Iterable[Numbered | None], bus: str, report: _Report) -> None:
+def _to_bus(client: Client, bus: str) -> Send:
+    """The way to put entries that everyone has."""
     events = client.aws("events")
 
-    def send(batch: list[Numbered]) -> None:
-        answer = events.put_events(Entries=[{"EventBusName": bus, **each.entry} for each in batch])
-        report.answered(batch, answer["Entries"])
+    def send(batch: list[Numbered]) -> tuple[list[dict[str, Any]], int]:
+        return events.put_events(Entries=[{"EventBusName": bus, **each.entry} for each in batch])["Entries"], 0
+
+    return send
+
+
+def _put_all(entries: Iterable[Numbered | None], send: Send, report: _Report) -> None:
+    def put_batch(batch: list[Numbered]) -> None:
+        report.answered(batch, *send(batch))
 
     under_way: deque[Future[None]] = deque()
     pool = ThreadPoolExecutor(IN_FLIGHT)
     try:
         for batch in batches(entries):
-            under_way.append(pool.submit(send, batch))
+            under_way.append(pool.submit(put_batch, batch))
             while len(under_way) > IN_FLIGHT or (under_way and under_way[0].done()):
                 under_way.popleft().result()
         for each in under_way:
@@ -156,6 +182,7 @@ class _Report:
     def __init__(self, total: int | None, quiet: bool, *, from_lines: bool) -> None:
         self.put = 0
         self.refused = 0
+        self.dropped = 0
         self._quiet = quiet
         self._from_lines = from_lines
         self._lock = threading.Lock()
@@ -167,9 +194,10 @@ class _Report:
             else None
         )
 
-    def answered(self, batch: list[Numbered], results: list[dict[str, Any]]) -> None:
+    def answered(self, batch: list[Numbered], results: list[dict[str, Any]], dropped: int) -> None:
         """One request's answer."""
         with self._lock:
+            self.dropped += dropped
             for each, result in zip(batch, results, strict=True):
                 if "ErrorCode" in result:
                     self.refused += 1
@@ -189,6 +217,8 @@ class _Report:
             self._bar.render_finish()
         elif self._counting:
             click.echo("\r", nl=False, err=True)
+        if self.dropped:
+            click.echo(f"{self.dropped} dropped: more wait in the bus than it has room for", err=True)
         if self._from_lines and (early or not self._quiet):
             refused = f", {self.refused} refused" if self.refused else ""
             noun = "event" if self.put == 1 else "events"

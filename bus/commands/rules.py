@@ -17,12 +17,15 @@ COLUMNS = {
     "BUS": "EventBusName",
     "RULE": "Name",
     "STATE": "State",
+    "NEXT": "NextDue",
     "MATCHED": "MatchedEvents",
     "INVOKED": "Invocations",
     "FAILED": "FailedInvocations",
 }
 OPTIONAL = ("ACCOUNT", "REGION")
 """Columns that are shown when not all rows have the same in them."""
+WHERE_KNOWN = ("NEXT",)
+"""Columns that are shown when a row has something in them."""
 
 
 @click.command()
@@ -39,7 +42,8 @@ def rules(client: Client, bus: str | None, as_json: bool) -> None:
     """List rules with their targets and what they have done since the bus started.
 
     MATCHED counts events that matched the rule, INVOKED deliveries that ended (well or not; retries not counted),
-    FAILED those that ended without success. What still waits for a retry is in neither.
+    FAILED those that ended without success. What still waits for a retry is in neither. NEXT is when a rule with a
+    schedule fires next (UTC).
 
     \b
       busbar rules
@@ -62,10 +66,8 @@ def rules(client: Client, bus: str | None, as_json: bool) -> None:
 
 def _table(found: list[dict[str, Any]]) -> None:
     """Columns in line; the second and later targets of a rule on lines of their own."""
-    shown = [
-        title for title, member in COLUMNS.items() if title not in OPTIONAL or len({rule[member] for rule in found}) > 1
-    ]
-    rows = [[str(rule[COLUMNS[title]]) for title in shown] for rule in found]
+    shown = [title for title in COLUMNS if _is_worth_showing(title, {rule.get(COLUMNS[title]) for rule in found})]
+    rows = [[str(rule.get(COLUMNS[title], "-")) for title in shown] for rule in found]
     widths = [max(map(len, column)) for column in zip(shown, *rows, strict=True)]
     _line(widths, shown, "TARGETS")
     for row, rule in zip(rows, found, strict=True):
@@ -73,6 +75,12 @@ def _table(found: list[dict[str, Any]]) -> None:
         _line(widths, row, first)
         for arn in others:
             _line(widths, [""] * len(row), arn)
+
+
+def _is_worth_showing(title: str, values: set[Any]) -> bool:
+    if title in OPTIONAL:
+        return len(values) > 1
+    return title not in WHERE_KNOWN or values != {None}
 
 
 def _line(widths: list[int], cells: list[str], last: str) -> None:

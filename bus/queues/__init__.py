@@ -28,7 +28,9 @@ import msgspec
 import structlog
 
 from bus.clock import Clock, IdSource
+from bus.config import Settings
 from bus.errors import ApiError
+from bus.permissions.principals import Principals
 from bus.queues import attributes, batch, message, policy, receipt
 from bus.queues.agenda import Agenda
 from bus.queues.browsing import AHEAD, Browsing
@@ -59,11 +61,25 @@ log = structlog.get_logger(__name__)
 
 
 class Queues:
-    """The queues of all scopes. ``recreate_wait``: seconds before the name of a deleted queue may be used again."""
+    """The queues of all scopes. ``recreate_wait``: seconds before the name of a deleted queue may be used again.
 
-    def __init__(self, store: Store, clock: Clock, ids: IdSource, *, recreate_wait: float = 0.0) -> None:
+    ``principals`` says who callers and rules are to the queues' policies.
+    """
+
+    service = "sqs"
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ids: IdSource,
+        *,
+        recreate_wait: float = 0.0,
+        principals: Principals | None = None,
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._principals = principals or Principals(Settings(), clock)
         self._ids = ids
         self._recreate_wait_ms = int(recreate_wait * 1000)
         self._deleted: dict[str, int] = {}
@@ -115,6 +131,22 @@ class Queues:
     def find(self, arn: str) -> Queue | None:
         """The queue of an ARN."""
         return self._registry.find(arn)
+
+    def refuses(self, queue: Queue, rule_arn: str, role: str | None) -> str | None:
+        """Why a queue takes no messages from a rule, as the end of AWS's sentence; None when it does.
+
+        A queue without a policy takes what comes. ``role`` is the target's; within its own account it is taken to
+        have every permission, so that only a denial counts.
+        """
+        if queue.policy is None:
+            return None
+        request = self._principals.delivering(rule_arn, role, "sqs:sendmessage", queue.arn)
+        verdict = queue.policy.judge(request)
+        if verdict.denied:
+            return "with an explicit deny in a resource-based policy"
+        if verdict.allowed or request.principal.account == queue.scope.account:
+            return None
+        return "because no resource-based policy allows the sqs:sendmessage action"
 
     def message(
         self,
@@ -453,12 +485,17 @@ class Queues:
         queue = self._registry.find(arn)
         if queue is None:
             raise no_queue()
-        account = call.scope.account
-        if queue.scope.account == account:
-            return queue
-        if action not in policy.SHARED or not policy.allows(queue.record.attributes.get("Policy"), account, action):
+        if not self._may(call, queue, action):
             raise ApiError("AccessDeniedException", f"Access to the resource {queue.url(call.host)} is denied.")
         return queue
+
+    def _may(self, call: Call, queue: Queue, action: str) -> bool:
+        """The queue's own account may do all that its policy does not deny, others what it allows them."""
+        own = queue.scope.account == call.account
+        if queue.policy is None or action not in policy.SHARED or (own and not queue.policy.can_deny):
+            return own
+        verdict = queue.policy.judge(self._principals.caller(call, f"sqs:{action}", [queue.arn], {}))
+        return verdict.allowed or (own and not verdict.denied)
 
 
 def _page(found: Sequence[Queue], request: Request, host: str, member: str) -> Answer:

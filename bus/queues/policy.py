@@ -1,16 +1,12 @@
-"""The Policy attribute: the statements that AddPermission writes, and whom they let in.
+"""The Policy attribute: the statements that AddPermission writes and takes away.
 
-Only callers of another account need a policy. What is evaluated is what AddPermission writes and what people write by
-hand in its likeness: effect, principal, action. A statement with conditions, NotAction or NotPrincipal cannot be
-decided here, and neither can one that names no principal or no action: it never allows, and as a denial it always
-denies.
+`rules.policy` reads and judges policies, those of people's own writing too.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import orjson
@@ -59,23 +55,6 @@ def without_permission(policy: str | None, label: str) -> str:
     return orjson.dumps({**document, "Statement": left}).decode() if left else ""
 
 
-def allows(policy: str | None, account: str, action: str) -> bool:
-    """Whether the policy lets an account do something."""
-    statements = [s for s in _statements(_document(policy)) if _concerns(s, account, action)]
-    if any(statement.get("Effect") != "Allow" for statement in statements):
-        return False
-    return any(_is_decidable(statement) for statement in statements)
-
-
-def _is_decidable(statement: dict[str, Any]) -> bool:
-    """Whether a statement says all that it says in words that are understood here."""
-    return statement.keys() >= {"Principal", "Action"} and not statement.keys() & {
-        "Condition",
-        "NotAction",
-        "NotPrincipal",
-    }
-
-
 def _check(label: str, accounts: Sequence[str], actions: Sequence[str]) -> None:
     if not _LABEL.fullmatch(label):
         reason = "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length."
@@ -104,19 +83,6 @@ def _document(policy: str | None) -> dict[str, Any]:
 def _statements(document: dict[str, Any]) -> list[dict[str, Any]]:
     found = document.get("Statement", [])
     return [each for each in (found if isinstance(found, list) else [found]) if isinstance(each, dict)]
-
-
-def _concerns(statement: dict[str, Any], account: str, action: str) -> bool:
-    principal = statement.get("Principal", "*")
-    names = _many(principal.get("AWS", ()) if isinstance(principal, dict) else principal)
-    if not {"*", account, f"arn:aws:iam::{account}:root"} & set(names):
-        return False
-    wanted = f"sqs:{action}".lower()
-    return any(fnmatchcase(wanted, str(pattern).lower()) for pattern in _many(statement.get("Action", "*")))
-
-
-def _many(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _one_or_many(values: list[str]) -> str | list[str]:

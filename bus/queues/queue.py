@@ -15,6 +15,7 @@ from bus.scope import Scope
 from bus.store.message_moves import Destination
 from bus.store.messages import Source
 from rules.arn import queue_arn
+from rules.policy import Policy, read_policy
 
 DEDUP_WINDOW_MS = 300_000
 """How long a FIFO queue remembers a deduplication id."""
@@ -47,8 +48,8 @@ class Queue:
     """A queue as it is now; the object lives as long as the queue and follows its changes."""
 
     __slots__ = (
-        "arn", "by_group", "content_dedup", "delay_ms", "fifo", "gone", "max_bytes", "name", "number", "record",
-        "redrive", "retention_ms", "scope", "visibility", "wait",
+        "arn", "by_group", "content_dedup", "delay_ms", "fifo", "gone", "max_bytes", "name", "number", "policy",
+        "record", "redrive", "retention_ms", "scope", "visibility", "wait",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, name: str, record: Record) -> None:
@@ -71,6 +72,8 @@ class Queue:
         self.content_dedup = self._value("ContentBasedDeduplication") == "true"
         self.by_group = self._value("DeduplicationScope") == "messageGroup"
         self.redrive = redrive_of(record.attributes)
+        policy = record.attributes.get("Policy")
+        self.policy: Policy | None = None if policy is None else read_policy(policy)
 
     def _value(self, name: str) -> str:
         return attributes.value_of(self.record.attributes, name, fifo=self.fifo) or "0"

@@ -15,6 +15,12 @@ The contract book, which ``tests/test_store.py`` holds for every engine:
 * ``read`` is the log of kept events, in order of their numbers, within a span of ``ts`` (from
   included, to excluded). ``trim`` takes old ones out of it, answering how many (fewer than the
   limit: there are no more); what is still to be delivered of them is delivered.
+* An event is also kept by the **archives** that its append names, each on its own: neither its row nor its deliveries
+  are needed for that, and an event that is only archived gets no number. ``read_archive`` answers what lies behind a
+  place and before a time (the event's own), in the order of places; an event gets a place that was never used.
+  ``count_archive`` counts as far as ``limit``. ``trim_archive`` removes by ``ts``, answering how many (fewer than the
+  limit: there are no more). ``archive_sizes`` agrees with what was added and removed at every commit; an archive
+  without events is not among them.
 * A delivery is identified by (seq, route). It is **leased** by one owner at a time: by ``append``
   when the caller asks for it, or by ``claim``. Two live leases on one delivery never exist. A
   lease that runs out makes the delivery due again, and whoever claims it gets a higher fence;
@@ -86,6 +92,14 @@ class NewMessage(NamedTuple):
     dedup_since: int = 0
 
 
+class NewArchived(NamedTuple):
+    """An archive's share of an event: its number, the event's own time (epoch seconds), and what it counts for."""
+
+    archive: int
+    time: int
+    size: int
+
+
 class Append(NamedTuple):
     """An event with all that its acceptance creates.
 
@@ -103,6 +117,7 @@ class Append(NamedTuple):
     messages: Sequence[NewMessage] = ()
     keep: bool = False
     dedup_key: str | None = None
+    archives: Sequence[NewArchived] = ()
 
 
 class Appended(NamedTuple):
@@ -188,6 +203,29 @@ class LoggedEvent(NamedTuple):
     attrs: bytes | None
 
 
+class Place(NamedTuple):
+    """Where an event lies in an archive: its own time (epoch seconds), then its number; places are in this order."""
+
+    time: int
+    number: int
+
+
+class ArchivedEvent(NamedTuple):
+    """An event read back from an archive; ``ts`` is when it was ingested (ms)."""
+
+    place: Place
+    ts: int
+    body: bytes
+
+
+class ArchiveSize(NamedTuple):
+    """What an archive holds."""
+
+    archive: int
+    events: int
+    bytes: int
+
+
 class ConfEntry(NamedTuple):
     """One configuration value with the revision that wrote it; ``value`` None is a tombstone."""
 
@@ -221,6 +259,25 @@ class Store(Protocol):
     ) -> list[LoggedEvent]: ...
 
     async def trim(self, bus: int, before_ts: int, *, limit: int = 1000) -> int: ...
+
+    # -- archives
+    async def read_archive(
+        self, archive: int, *, after: Place, before: int, limit: int, max_bytes: int = 1 << 20
+    ) -> list[ArchivedEvent]:
+        """Stops at ``limit`` or when the bodies exceed ``max_bytes``, but answers at least one if there is one."""
+        ...
+
+    async def count_archive(self, archive: int, *, after: Place, before: int, limit: int) -> tuple[int, Place | None]:
+        """How many, and the place of the last one counted when there may be more."""
+        ...
+
+    async def last_archived(self, archive: int, *, from_time: int, before: int) -> int | None:
+        """The latest time of an event from ``from_time`` on and before ``before``."""
+        ...
+
+    async def trim_archive(self, archive: int, before_ts: int, *, limit: int = 200) -> int: ...
+
+    async def archive_sizes(self) -> list[ArchiveSize]: ...
 
     # -- deliveries
     async def claim(self, route: int, *, now: int, until: int, limit: int, max_bytes: int = 1 << 22) -> list[Lease]: ...

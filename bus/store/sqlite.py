@@ -16,6 +16,8 @@ from bus.store import (
     NOWHERE,
     Append,
     Appended,
+    ArchivedEvent,
+    ArchiveSize,
     Backlog,
     Caps,
     ConfChange,
@@ -25,8 +27,10 @@ from bus.store import (
     LoggedEvent,
     NewMessage,
     Outcome,
+    Place,
     Retry,
 )
+from bus.store import archives as archive_tables
 from bus.store import messages as message_table
 from bus.store.checkpoints import WAL_LIMIT, Checkpoints
 from bus.store.configuration import Configuration
@@ -69,10 +73,11 @@ _BACKLOG = "SELECT route, count(*), min(due) FROM delivery GROUP BY route"
 class _Writes:
     """The rows that one append comes to, and what holds once they are on disk."""
 
-    __slots__ = ("appended", "deliveries", "events", "granted", "messages", "passing")
+    __slots__ = ("appended", "archived", "deliveries", "events", "granted", "messages", "passing")
 
     def __init__(self, messages: Sequence[NewMessage]) -> None:
         self.appended: list[Appended] = []
+        self.archived: list[Append] = []
         self.events: list[tuple[Any, ...]] = []
         self.deliveries: list[tuple[int, int, int, int]] = []
         self.messages = list(messages)
@@ -160,6 +165,8 @@ class SqliteStore:
                 return Appended(known, duplicate=True)
         if event.messages:
             writes.messages.extend(event.messages)
+        if event.archives:
+            writes.archived.append(event)
         if not event.deliveries and not event.keep and event.dedup_key is None:
             return NOWHERE
         self._seq = seq = self._seq + 1
@@ -200,6 +207,32 @@ class SqliteStore:
             return len(seqs)
 
         return await self.journal.submit(work)
+
+    # -- archives
+
+    async def read_archive(
+        self, archive: int, *, after: Place, before: int, limit: int, max_bytes: int = 1 << 20
+    ) -> list[ArchivedEvent]:
+        return archive_tables.read(self._connection, archive, after, before, limit, max_bytes)
+
+    async def count_archive(self, archive: int, *, after: Place, before: int, limit: int) -> tuple[int, Place | None]:
+        return archive_tables.count(self._connection, archive, after, before, limit)
+
+    async def last_archived(self, archive: int, *, from_time: int, before: int) -> int | None:
+        return archive_tables.last_time(self._connection, archive, from_time, before)
+
+    async def trim_archive(self, archive: int, before_ts: int, *, limit: int = 200) -> int:
+        return await self.journal.submit(
+            lambda connection: archive_tables.trim(connection, archive, before_ts, limit), weight=limit
+        )
+
+    def archived(self) -> ArchiveSize:
+        """What all archives hold together, under no number."""
+        sizes = archive_tables.sizes(self._connection)
+        return ArchiveSize(0, sum(size.events for size in sizes), sum(size.bytes for size in sizes))
+
+    async def archive_sizes(self) -> list[ArchiveSize]:
+        return archive_tables.sizes(self._connection)
 
     # -- deliveries
 
@@ -326,5 +359,7 @@ def _write(connection: apsw.Connection, writes: _Writes) -> None:
         connection.executemany(_DELIVERY, writes.deliveries)
     if writes.passing:
         connection.executemany(_PASS, writes.passing)
+    if writes.archived:
+        archive_tables.insert(connection, writes.archived)
     if writes.messages:
         message_table.add(connection, writes.messages)

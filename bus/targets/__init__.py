@@ -7,7 +7,8 @@ A target is one file with one class and one row in `bus.app`. Its contract, whic
   (a stop is under way, the attempt may have arrived).
 * An attempt that may have arrived is never reported as `Failed` with a final class.
 * `Delivered` may carry messages for embedded queues; they are committed together with the
-  settlement of the delivery, so that a message is never there without it.
+  settlement of the delivery, so that a message is never there without it. Archives are carried by a target that takes
+  the event at once, and only there.
 * It keeps no state about a delivery between attempts.
 """
 
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 import msgspec
 
 from bus.scope import Scope
-from bus.store import NewMessage
+from bus.store import NewArchived, NewMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class Route:
     """One target of one rule as it stood when work for it was created; never changed afterwards.
 
     ``number`` is the route's key in the store; ``target`` the target's members as PutTargets took
-    them (Id, Arn, RoleArn, Input..., RetryPolicy, DeadLetterConfig, ...).
+    them (Id, Arn, RoleArn, Input..., RetryPolicy, DeadLetterConfig, ...). The target of a schedule has no ``bus``;
+    then ``rule`` is the schedule's group and name, ``rule_arn`` its ARN.
     """
 
     number: int
@@ -66,6 +68,7 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
     """The target took it."""
 
     messages: Sequence[NewMessage] = ()
+    archives: Sequence[NewArchived] = ()
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False):
@@ -73,13 +76,14 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
 
     ``code`` and ``message`` become ERROR_CODE and ERROR_MESSAGE of the dead letter. ``retry``:
     whether another attempt could end differently; ``retry_after`` the seconds the target asked for
-    (negative: do not come back).
+    (negative: do not come back); ``cause`` the code in the words of the service that refused, where one did.
     """
 
     code: str
     message: str
     retry: bool = False
     retry_after: float | None = None
+    cause: str | None = None
 
 
 Outcome = Delivered | Failed
@@ -96,7 +100,7 @@ class Target(Protocol):
 class ImmediateTarget(Target, Protocol):
     """A target inside this process, whose outcome is known without waiting.
 
-    Its messages ride in the transaction that accepts the event, so no delivery row is written.
+    Its messages and archives ride in the transaction that accepts the event, so no delivery row is written.
     """
 
     def deliver_now(self, delivery: Delivery) -> Outcome: ...

@@ -163,7 +163,7 @@ def answer(error: aws_errors.ClientError) -> Failed:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     kind, retry = classify(code, status)
-    return Failed(kind, _one_line(error), retry=retry)
+    return Failed(kind, _one_line(error), retry=retry, cause=code or None)
 
 
 def classify(code: str, status: int) -> tuple[str, bool]:

@@ -14,7 +14,8 @@ from uuid import uuid4
 
 import orjson
 
-from bus.targets import Delivery
+from bus.targets import Delivery, Route
+from bus.targets.universal import Api, find_api
 from rules.arn import Arn
 from rules.paths import read_path
 
@@ -73,7 +74,15 @@ class Row:
 
 def row_for(arn: Arn, target: Mapping[str, Any]) -> Row | None:
     """The row of a target; None when no AWS service takes events for such an ARN here."""
+    if arn.service == "scheduler":
+        api = find_api(arn)
+        return None if api is None else _universal_row(api)
     return next((row for row in ROWS.get(arn.service, ()) if row.covers(arn, target)), None)
+
+
+def _universal_row(api: Api) -> Row:
+    """The row of a schedule's universal target: the input is the request."""
+    return Row("", api.client, api.method, lambda call: api.arguments(call.delivery.body))
 
 
 def fill(value: Any, event: bytes) -> Any:
@@ -125,7 +134,10 @@ def _kinesis(call: Call) -> Arguments:
 
 def partition_key(delivery: Delivery) -> str:
     """Compact JSON of the value at PartitionKeyPath in the original event; without a path, a key of its own."""
-    path = (delivery.route.target.get("KinesisParameters") or {}).get("PartitionKeyPath")
+    parameters = delivery.route.target.get("KinesisParameters") or {}
+    if "PartitionKey" in parameters:  # a schedule's
+        return str(parameters["PartitionKey"])
+    path = parameters.get("PartitionKeyPath")
     if path is None:
         return f"{delivery.event_id}_{uuid4()}"
     value = read_path(path, delivery.event)
@@ -142,11 +154,15 @@ def _ecs(call: Call) -> Arguments:
         "cluster": str(call.arn),
         "taskDefinition": parameters.pop("TaskDefinitionArn", ""),
         "count": parameters.pop("TaskCount", 1),
-        "startedBy": f"events-rule/{call.delivery.route.rule}",
+        "startedBy": _started_by(call.delivery.route),
         **lower_names(parameters),
     }
     overrides = call.input_object()
     return {**arguments, "overrides": overrides} if overrides else arguments
+
+
+def _started_by(route: Route) -> str:
+    return f"events-rule/{route.rule}" if route.bus else f"chronos-schedule/{route.rule.rpartition('/')[2]}"
 
 
 def _batch(call: Call) -> Arguments:

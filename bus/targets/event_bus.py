@@ -4,23 +4,27 @@ An event may cross into another bus of the same region once and into another reg
 of a kind is refused, which is what ends a loop of rules. The count travels beside the event, never in its envelope.
 What the other bus does with the event is its own business: its acceptance is what this target waits for.
 
-A bus of another account takes no event unless its policy says so. Buses have no policies yet, so that where accounts
-are told apart no event leaves its own.
+A bus takes no event of another account unless its policy says so, and none of its own that its policy denies. It is
+asked at every attempt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
 from bus.accepted import Luggage
+from bus.arrival import open_envelope
 from bus.errors import ApiError, StoreError
 from bus.scope import Scope
 from bus.targets import Delivered, Delivery, Failed, Outcome
 from rules.arn import Arn, ArnError, parse
 
 NO_PERMISSIONS = Failed("NO_PERMISSIONS", "Lack of permissions to invoke cross account target.")
+NOT_FOR_PARTNERS = Failed("NO_PERMISSIONS", "Partner event buses do not receive events of AWS services.")
+PARTNER = "aws.partner/"
 
 log = structlog.get_logger(__name__)
 
@@ -37,20 +41,26 @@ class Forward(Protocol):
     ) -> bool: ...
 
 
-class EventBus:
-    """Delivers to the buses of this process, to those of other accounts only ``across_accounts``."""
+Takes = Callable[[Delivery, Arn], bool]
+"""Whether the bus of an ARN takes an event from a rule; see `bus.permissions.admission`."""
 
-    def __init__(self, forward: Forward, *, across_accounts: bool) -> None:
+
+class EventBus:
+    """Delivers to the buses of this process, as far as they take it."""
+
+    def __init__(self, forward: Forward, *, takes: Takes) -> None:
         self._forward = forward
-        self._across_accounts = across_accounts
+        self._takes = takes
 
     async def deliver(self, delivery: Delivery) -> Outcome:
         try:
             bus = parse(delivery.route.arn)
         except ArnError as error:
             return Failed("INVALID_PARAMETER", str(error))
-        if not self._across_accounts and bus.account != delivery.route.scope.account:
+        if not self._takes(delivery, bus):
             return NO_PERMISSIONS
+        if _is_kept_out(delivery, bus):
+            return NOT_FOR_PARTNERS
         crosses = bus.region != delivery.route.scope.region
         return hop_refusal(delivery, crosses=crosses) or await self._hop(delivery, bus, crosses=crosses)
 
@@ -75,6 +85,14 @@ class EventBus:
             return Failed("INTERNAL_ERROR", f"Forwarding ended with {type(error).__name__}.", retry=True)
         # AWS acknowledges and drops what is sent to an absent bus of one's own account.
         return Delivered() if there or bus.account == delivery.route.scope.account else NO_PERMISSIONS
+
+
+def _is_kept_out(delivery: Delivery, bus: Arn) -> bool:
+    """Whether an event of an AWS service is on its way to the bus of a partner."""
+    if not bus.resource.startswith("event-bus/" + PARTNER):
+        return False
+    source = open_envelope(delivery.event).source
+    return source.startswith("aws.") and not source.startswith(PARTNER)
 
 
 def count_hop(hops: tuple[int, int], *, crosses: bool) -> tuple[int, int]:

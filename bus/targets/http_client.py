@@ -10,7 +10,8 @@ answer is read by llhttp (through httptools), and between the two lies one futur
   close, stall or flood. The rest is read up to `LONGEST_ANSWER`, so that the connection can be used again.
 * Pools are stacks per origin: the connection used last is used next, and those left over grow old and are swept out.
 
-Not here, because webhooks have no use for it: redirects, cookies, proxies, content encodings, bodies of answers.
+Not here, because webhooks have no use for it: redirects, cookies, proxies, content encodings. Bodies of answers are for
+those who ask for them.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Answer(NamedTuple):
 
     status: int
     retry_after: str | None
+    body: bytes = b""
+    """Empty where nobody wants it: only a `ReadingConnection` keeps it."""
 
 
 class Disconnected(ConnectionError):
@@ -61,10 +64,14 @@ class NotHttp(ConnectionError):
 
 
 class HttpClient:
-    """Exchanges requests for answers, each within ``seconds``; ``open_socket`` makes the socket for an address."""
+    """Exchanges requests for answers, each within ``seconds``; ``open_socket`` makes the socket for an address.
 
-    def __init__(self, seconds: float, open_socket: OpenSocket | None = None) -> None:
+    With ``reading``, answers have their bodies (see `ReadingConnection`).
+    """
+
+    def __init__(self, seconds: float, open_socket: OpenSocket | None = None, *, reading: bool = False) -> None:
         self._seconds = seconds
+        self._kind = ReadingConnection if reading else Connection
         self._open_socket = open_socket
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
@@ -107,7 +114,7 @@ class HttpClient:
         )
         try:
             _, connection = await loop.create_connection(
-                lambda: Connection(loop, origin, self),
+                lambda: self._kind(loop, origin, self),
                 sock=sock,
                 ssl=tls() if origin.tls else None,
                 server_hostname=origin.host.rstrip(".") if origin.tls else None,
@@ -297,15 +304,41 @@ class Connection(asyncio.Protocol):
         if answer.done():
             return
         if self._status:
-            answer.set_result(Answer(self._status, self._retry_after))
+            answer.set_result(self._made())
         else:
             answer.set_exception(error)
+
+    def _made(self) -> Answer:
+        return Answer(self._status, self._retry_after)
 
     def _reset(self) -> None:
         self._status = 0
         self._retry_after = None
         self._received = 0
         self._complete = self._keep = False
+
+
+class ReadingConnection(Connection):
+    """A connection for exchanges other than a webhook's: it keeps bodies, and knows that answers to HEAD have none."""
+
+    __slots__ = ("_body", "_of_head")
+
+    def begin(self, request: bytes, deadline: float) -> asyncio.Future[Answer]:
+        self._body = bytearray()
+        self._of_head = request.startswith(b"HEAD ")
+        return super().begin(request, deadline)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self._of_head and self._status:
+            self._complete, self._keep = True, False
+
+    def on_body(self, data: bytes) -> None:
+        if not self._complete:
+            self._body += data
+
+    def _made(self) -> Answer:
+        return Answer(self._status, self._retry_after, bytes(self._body))
 
 
 async def resolve(loop: asyncio.AbstractEventLoop, origin: Origin) -> list[Any]:

@@ -13,6 +13,7 @@ from uuid import uuid4
 import structlog
 
 from bus.errors import ApiError
+from bus.permissions.principals import sender_name
 from bus.store import NewMessage
 from bus.targets import Delivered, Delivery, Failed, Outcome, Target
 
@@ -21,6 +22,8 @@ ERROR_MESSAGE_LENGTH = 1024
 
 Queue = TypeVar("Queue")
 QueueIn = TypeVar("QueueIn", contravariant=True)
+
+NO_QUEUE = "AWS.SimpleQueueService.NonExistentQueue"
 
 log = structlog.get_logger(__name__)
 
@@ -46,29 +49,38 @@ class MakeMessage(Protocol[QueueIn]):
 class QueueTarget(Generic[Queue]):
     """Delivers to embedded queues: ``find`` looks one up by ARN, ``message`` makes what is stored.
 
-    What names a queue that is not among them goes to ``elsewhere``, where there is such a target.
+    ``refuses`` says why a queue takes nothing from a rule (its ARN, and the target's role); None when it does. What
+    names a queue that is not among them goes to ``elsewhere``, where there is such a target.
     """
 
     def __init__(
-        self, find: Callable[[str], Queue | None], message: MakeMessage[Queue], *, elsewhere: Target | None = None
+        self,
+        find: Callable[[str], Queue | None],
+        message: MakeMessage[Queue],
+        *,
+        refuses: Callable[[Queue, str, str | None], str | None] = lambda queue, rule_arn, role: None,
+        elsewhere: Target | None = None,
     ) -> None:
         self._find = find
         self._message = message
+        self._refuses = refuses
         self._elsewhere = elsewhere
 
     def deliver_now(self, delivery: Delivery) -> Outcome:
         arn = delivery.route.arn
         fifo = delivery.route.target.get("SqsParameters")
         group = fifo.get("MessageGroupId") if fifo else None
-        json = delivery.body is delivery.event  # the bus has written it
+        # The bus has written it; the input of a schedule, which has no bus, is any text.
+        json = delivery.body is delivery.event and delivery.route.bus != ""
         try:
             queue = self._find(arn)
             if queue is None:
                 return no_queue()
+            self._demand(queue, arn, delivery.route.rule_arn, delivery.route.target.get("RoleArn"))
             body = delivery.body.decode()
             return Delivered((self._message(queue, body, trace=delivery.trace, group=group, json=json),))
         except ApiError as error:
-            return refusal(error, arn)
+            return refusal(error)
         except UnicodeDecodeError:
             return Failed("INVALID_PARAMETER", "The input is not UTF-8.")
         except Exception as error:
@@ -86,51 +98,47 @@ class QueueTarget(Generic[Queue]):
 
     def dead_letter(self, queue_arn: str, body: bytes, attributes: Mapping[str, str], trace: str | None) -> NewMessage:
         """The message that lays ``body`` in a dead-letter queue; ApiError when there is none or it refuses."""
-        return self._make(queue_arn, takeable(body), attributes=presentable(attributes), trace=trace)
-
-    def _make(
-        self,
-        queue_arn: str,
-        body: str,
-        *,
-        attributes: Mapping[str, str] | None = None,
-        trace: str | None = None,
-        group: str | None = None,
-    ) -> NewMessage:
         queue = self._find(queue_arn)
         if queue is None:
             raise ApiError("QueueDoesNotExist", f"There is no queue {queue_arn}.")
-        return self._message(queue, body, attributes=attributes, trace=trace, group=group)
+        if "RULE_ARN" in attributes:
+            self._demand(queue, queue_arn, attributes["RULE_ARN"], None)
+        return self._message(queue, takeable(body), attributes=presentable(attributes), trace=trace)
+
+    def _demand(self, queue: Queue, queue_arn: str, rule_arn: str, role: str | None) -> None:
+        """Raise unless the queue takes messages from the rule."""
+        reason = self._refuses(queue, rule_arn, role)
+        if reason is not None:
+            who = sender_name(rule_arn, role)
+            text = f"User: {who} is not authorized to perform: sqs:sendmessage on resource: {queue_arn} {reason}"
+            raise ApiError("AccessDenied", text, 403)
 
 
 def no_queue() -> Failed:
     """The queue is not there; the text is AWS's."""
     return Failed(
         "NO_RESOURCE",
-        "The specified queue does not exist or you do not have access to it. (Service: AmazonSQS; Status Code: 400; "
-        f"Error Code: AWS.SimpleQueueService.NonExistentQueue; Request ID: {uuid4()}; Proxy: null)",
+        "The specified queue does not exist or you do not have access to it." + _service_error(400, NO_QUEUE),
+        cause=NO_QUEUE,
     )
 
 
-def refusal(error: ApiError, queue_arn: str) -> Failed:
+def refusal(error: ApiError) -> Failed:
     """What the queue's own answer means for the delivery."""
     if error.code in _ABSENT:
         return no_queue()
     if error.code in _DENIED:
-        return Failed(
-            "NO_PERMISSIONS",
-            f"User: events.amazonaws.com is not authorized to perform: sqs:sendmessage on resource: {queue_arn} "
-            "because no resource-based policy allows the sqs:sendmessage action (Service: AmazonSQS; Status Code: 403; "
-            f"Error Code: AccessDenied; Request ID: {uuid4()}; Proxy: null)",
-        )
-    return Failed(
-        "INVALID_PARAMETER",
-        f"{error.message} (Service: AmazonSQS; Status Code: {error.status or 400}; Error Code: {error.code}; "
-        f"Request ID: {uuid4()}; Proxy: null)",
-    )
+        return Failed("NO_PERMISSIONS", error.message + _service_error(403, "AccessDenied"), cause="AccessDenied")
+    message = error.message + _service_error(error.status or 400, error.code)
+    return Failed("INVALID_PARAMETER", message, cause=error.code)
 
 
-_ABSENT = {"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"}
+def _service_error(status: int, code: str) -> str:
+    """How AWS ends the error that a service answered."""
+    return f" (Service: AmazonSQS; Status Code: {status}; Error Code: {code}; Request ID: {uuid4()}; Proxy: null)"
+
+
+_ABSENT = {"QueueDoesNotExist", NO_QUEUE}
 _DENIED = {"AccessDenied", "AccessDeniedException"}
 
 

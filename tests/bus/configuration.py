@@ -73,6 +73,7 @@ async def configuration(
     catalog = Catalog(
         store,
         settings or Settings(),
+        clock,
         require_bus=buses.require,
         lock=buses.lock,
         check_url=refuse_metadata,

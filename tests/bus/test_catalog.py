@@ -106,9 +106,10 @@ async def test_empty_texts_are_kept_and_given_back(conf: Configuration) -> None:
             "Parameter ScheduleExpression is not valid.",
         ),
         (
-            {"ScheduleExpression": "rate(1 minute)"},
+            {"ScheduleExpression": "rate(1 minute)", "State": "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS"},
             "ValidationException",
-            "ScheduleExpression is valid, but busbar does not serve schedules yet.",
+            "Parameter State is not valid. Reason: ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS is not for rules"
+            " with a ScheduleExpression.",
         ),
         (
             {"EventPattern": "[]"},

@@ -27,6 +27,7 @@ def test_the_defaults_hold() -> None:
         ({"log_format": "xml"}, "--log-format must be one of console, json"),
         ({"account_id": "12"}, "--account-id must be 12 digits"),
         ({"region": "moon"}, "--region must look like us-east-1"),
+        ({"organization": "ours"}, "--organization must look like o-1a2b3c4d5e"),
         ({"allow_target": ("10.0.0.0/99",)}, "--allow-target must be a network"),
         ({"webhook_secret": "hunter2"}, "--webhook-secret must start with whsec_"),
         ({"credentials": "/nowhere/keys.json"}, "does not exist"),

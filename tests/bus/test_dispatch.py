@@ -13,13 +13,14 @@ import pytest
 from bus.accepted import Accepted, Luggage, pack
 from bus.clock import IdSource, ManualClock
 from bus.dispatch import Dispatch
+from bus.dispatch.pace import PATIENCE
 from bus.errors import ApiError, StoreUnavailable
 from bus.metrics import Metrics
-from bus.pace import PATIENCE
 from bus.scope import Scope
 from bus.store import Append, Done, NewMessage
 from bus.store.sqlite import SqliteStore, open_store
 from bus.targets import Delivered, Delivery, Failed, Outcome, Route
+from rules import paths
 from tests.waiting import eventually
 
 SCOPE = Scope("000000000000", "us-east-1")
@@ -320,6 +321,21 @@ async def test_text_that_is_not_json_is_dead_lettered_as_it_is(store: SqliteStor
     assert bench.targets[1].attempts == []
 
 
+async def test_the_paths_of_a_target_compile_once_for_all_events(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    compile_path = paths.Path.parse
+    monkeypatch.setattr(paths.Path, "parse", lambda text: compiled.append(text) or compile_path(text))
+    transformer = {"InputPathsMap": {"v": "$.detail.v"}, "InputTemplate": '{"v":<v>}'}
+    bench = Bench(store, ManualClock(), route(1, InputTransformer=transformer))
+    for number in range(20):
+        await bench.put(1, body=b'{"detail":{"v":%d}}' % number)
+    await bench.until_settled()
+    assert [each.body for each in bench.targets[1].attempts] == [b'{"v":%d}' % number for number in range(20)]
+    assert compiled == ["$.detail.v"]
+
+
 async def test_a_redriven_body_is_not_transformed_again(store: SqliteStore) -> None:
     bench = Bench(store, ManualClock(), route(1, Input='{"fixed":true}'))
     await bench.put(1, body=b'"as it was"', luggage=Luggage(rendered=True))
@@ -386,7 +402,7 @@ async def test_stopping_does_not_wait_for_a_target_that_hangs(store: SqliteStore
 async def test_a_settlement_the_disk_refuses_is_offered_again(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bus.settling.AGAIN_S", 0.0)
+    monkeypatch.setattr("bus.dispatch.settling.AGAIN_S", 0.0)
     bench = Bench(store, ManualClock(), route(1))
     real, refusals = store.settle, [StoreUnavailable("full"), StoreUnavailable("full")]
 
@@ -465,8 +481,8 @@ async def test_a_claim_that_fails_is_made_again(store: SqliteStore, monkeypatch:
 async def test_looking_for_old_deliveries_survives_a_read_error(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bus.aging.LONGEST_S", 0.0)
-    monkeypatch.setattr("bus.aging.SOONEST_S", 0.0)
+    monkeypatch.setattr("bus.dispatch.aging.LONGEST_S", 0.0)
+    monkeypatch.setattr("bus.dispatch.aging.SOONEST_S", 0.0)
     bench = Bench(store, ManualClock(), route(1, DeadLetterConfig={"Arn": DLQ}))
     bench.targets[1].answer = lambda delivery: Failed("THROTTLING", "429", retry=True, retry_after=80_000.0)
     await bench.put(1)
@@ -509,8 +525,8 @@ async def test_a_backlog_is_worked_off_by_the_whole_window(tmp_path: Path) -> No
 async def test_while_nothing_can_be_settled_little_is_attempted(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bus.settling.AGAIN_S", 0.0)
-    monkeypatch.setattr("bus.settling.LIMIT", 20)
+    monkeypatch.setattr("bus.dispatch.settling.AGAIN_S", 0.0)
+    monkeypatch.setattr("bus.dispatch.settling.LIMIT", 20)
     bench = Bench(store, ManualClock(), route(1), route(2))
     real, full = store.settle, [True]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from bus.errors import ApiError, StoreUnavailable
 from bus.scope import Scope
 from bus.targets import Delivered, Delivery, Failed, Route
 from bus.targets.event_bus import EventBus
+from rules.arn import Arn
 
 HERE = Scope("123456789012", "us-east-1")
 SAME_REGION = "arn:aws:events:us-east-1:123456789012:event-bus/second"
@@ -23,9 +25,9 @@ HOP_MESSAGE = (
 DENIED = Failed("NO_PERMISSIONS", "Lack of permissions to invoke cross account target.")
 
 
-def delivery(arn: str, hops: tuple[int, int] = (0, 0)) -> Delivery:
+def delivery(arn: str, hops: tuple[int, int] = (0, 0), event: bytes = b'{"id":"id-1"}') -> Delivery:
     route = Route(1, HERE, "first", "r", "arn:rule", {"Id": "bus", "Arn": arn})
-    return Delivery(route, "id-1", b"rendered", b'{"id":"id-1"}', 1, 0, "Root=1", hops)
+    return Delivery(route, "id-1", b"rendered", event, 1, 0, "Root=1", hops)
 
 
 class Buses:
@@ -44,9 +46,13 @@ class Buses:
         return self.answer
 
 
+def open_to_all(buses: Buses) -> EventBus:
+    return EventBus(buses, takes=lambda delivery, bus: True)
+
+
 async def test_within_a_region_the_envelope_goes_on_as_it_is() -> None:
     buses = Buses()
-    assert await EventBus(buses, across_accounts=True).deliver(delivery(SAME_REGION)) == Delivered()
+    assert await open_to_all(buses).deliver(delivery(SAME_REGION)) == Delivered()
     assert buses.calls == [
         {
             "scope": HERE,
@@ -60,7 +66,7 @@ async def test_within_a_region_the_envelope_goes_on_as_it_is() -> None:
 
 async def test_between_regions_the_event_gets_a_new_identity() -> None:
     buses = Buses()
-    assert await EventBus(buses, across_accounts=True).deliver(delivery(OTHER_REGION)) == Delivered()
+    assert await open_to_all(buses).deliver(delivery(OTHER_REGION)) == Delivered()
     (call,) = buses.calls
     assert call["scope"] == Scope("123456789012", "eu-west-1")
     assert call["new_identity"] is True
@@ -73,7 +79,7 @@ async def test_between_regions_the_event_gets_a_new_identity() -> None:
 )
 async def test_one_hop_of_each_kind_is_allowed(arn: str, hops: tuple[int, int], after: tuple[int, int]) -> None:
     buses = Buses()
-    assert await EventBus(buses, across_accounts=True).deliver(delivery(arn, hops)) == Delivered()
+    assert await open_to_all(buses).deliver(delivery(arn, hops)) == Delivered()
     assert buses.calls[0]["luggage"].hops == after
 
 
@@ -89,35 +95,63 @@ async def test_one_hop_of_each_kind_is_allowed(arn: str, hops: tuple[int, int], 
 )
 async def test_a_second_hop_of_a_kind_is_final(arn: str, hops: tuple[int, int], code: str) -> None:
     buses = Buses()
-    outcome = await EventBus(buses, across_accounts=True).deliver(delivery(arn, hops))
+    outcome = await open_to_all(buses).deliver(delivery(arn, hops))
     assert outcome == Failed(code, HOP_MESSAGE)
     assert buses.calls == []
 
 
 async def test_an_absent_bus_of_the_same_account_swallows_the_event() -> None:
-    assert await EventBus(Buses(False), across_accounts=True).deliver(delivery(SAME_REGION)) == Delivered()
-    assert await EventBus(Buses(False), across_accounts=True).deliver(delivery(OTHER_REGION)) == Delivered()
+    assert await open_to_all(Buses(False)).deliver(delivery(SAME_REGION)) == Delivered()
+    assert await open_to_all(Buses(False)).deliver(delivery(OTHER_REGION)) == Delivered()
 
 
 async def test_an_absent_bus_of_another_account_has_not_permitted_anything() -> None:
-    assert await EventBus(Buses(False), across_accounts=True).deliver(delivery(OTHER_ACCOUNT)) == DENIED
+    assert await open_to_all(Buses(False)).deliver(delivery(OTHER_ACCOUNT)) == DENIED
 
 
 async def test_a_bus_that_does_not_let_the_event_in() -> None:
     denied = Buses(ApiError("AccessDeniedException", "no"))
-    assert await EventBus(denied, across_accounts=True).deliver(delivery(SAME_REGION)) == DENIED
+    assert await open_to_all(denied).deliver(delivery(SAME_REGION)) == DENIED
 
 
 async def test_a_full_disk_is_tried_again() -> None:
-    outcome = await EventBus(Buses(StoreUnavailable("disk full")), across_accounts=True).deliver(delivery(SAME_REGION))
+    outcome = await open_to_all(Buses(StoreUnavailable("disk full"))).deliver(delivery(SAME_REGION))
     assert isinstance(outcome, Failed)
     assert (outcome.code, outcome.retry) == ("INTERNAL_ERROR", True)
 
 
-async def test_where_accounts_are_told_apart_no_event_leaves_its_own() -> None:
-    buses = Buses()
-    apart = EventBus(buses, across_accounts=False)
-    assert await apart.deliver(delivery(OTHER_ACCOUNT)) == DENIED
+async def test_a_bus_that_does_not_take_the_event_is_not_bothered_with_it() -> None:
+    buses, asked = Buses(), []
+
+    def takes(delivery: Delivery, bus: Arn) -> bool:
+        asked.append((delivery.event_id, str(bus)))
+        return bus.account == delivery.route.scope.account
+
+    target = EventBus(buses, takes=takes)
+    assert await target.deliver(delivery(OTHER_ACCOUNT)) == DENIED
     assert buses.calls == []
     for own in (SAME_REGION, OTHER_REGION):
-        assert await apart.deliver(delivery(own)) == Delivered()
+        assert await target.deliver(delivery(own)) == Delivered()
+    assert asked == [("id-1", OTHER_ACCOUNT), ("id-1", SAME_REGION), ("id-1", OTHER_REGION)]
+
+
+@pytest.mark.parametrize(
+    ("bus", "source", "let_in"),
+    [
+        ("aws.partner/example.com/orders", "aws.s3", False),
+        ("aws.partner/example.com/orders", "aws.partner/example.com/orders", True),
+        ("aws.partner/example.com/orders", "shop", True),
+        ("second", "aws.s3", True),
+    ],
+)
+async def test_partner_buses_receive_no_events_of_services(bus: str, source: str, let_in: bool) -> None:
+    envelope = {
+        "version": "0", "id": "id-1", "detail-type": "t", "source": source, "account": HERE.account,
+        "time": "2026-03-02T09:00:00Z", "region": HERE.region, "resources": [], "detail": {},
+    }  # fmt: skip
+    buses = Buses()
+    sent = delivery(SAME_REGION.replace("second", bus), event=json.dumps(envelope).encode())
+    outcome = await EventBus(buses, takes=lambda delivery, bus: True).deliver(sent)
+    refused = Failed("NO_PERMISSIONS", "Partner event buses do not receive events of AWS services.")
+    assert outcome == (Delivered() if let_in else refused)
+    assert len(buses.calls) == int(let_in)

@@ -21,6 +21,7 @@ from bus.targets.http_client import (
     HttpClient,
     NotHttp,
     Origin,
+    ReadingConnection,
 )
 
 ORIGIN = Origin(False, "127.0.0.1", 80)
@@ -126,6 +127,53 @@ async def test_an_answer_with_a_tail_is_taken_and_the_connection_is_not() -> Non
         assert answer.result().status == 200
         assert wire.closed
         assert pool.back == []
+
+
+def reading() -> tuple[ReadingConnection, Wire, Pool]:
+    pool, wire = Pool(), Wire()
+    connection = ReadingConnection(asyncio.get_running_loop(), ORIGIN, pool)
+    connection.connection_made(cast(asyncio.BaseTransport, wire))
+    return connection, wire, pool
+
+
+BODIES = {"length": b"hello", "empty": b"", "chunked": b"hello", "interim": b"", "to-be-closed": b"ok", "old": b"ok"}
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000], ids=lambda step: f"by-{step}")
+@pytest.mark.parametrize("name", BODIES)
+async def test_a_reading_connection_keeps_the_body(name: str, step: int) -> None:
+    text, expected, reusable = ANSWERS[name]
+    connection, _, pool = reading()
+    for _ in range(2 if reusable else 1):
+        answer = begin(connection)
+        for at in range(0, len(text), step):
+            connection.data_received(text[at : at + step])
+        assert answer.result() == Answer(expected.status, expected.retry_after, BODIES[name])
+    assert (connection in pool.back) == reusable
+
+
+async def test_a_reading_connection_reads_only_so_much_and_nothing_of_a_tail() -> None:
+    connection, wire, _ = reading()
+    answer = begin(connection)
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * LONGEST_ANSWER)
+    assert len(answer.result().body) <= LONGEST_ANSWER
+    assert wire.closed
+    connection, wire, _ = reading()
+    answer = begin(connection)
+    one = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    connection.data_received(one + one)
+    assert answer.result().body == b"ok"
+    assert wire.closed
+
+
+async def test_an_answer_to_head_ends_with_its_headers() -> None:
+    connection, wire, pool = reading()
+    answer = connection.begin(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", connection.loop.time() + 30)
+    connection.data_received(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 9\r\n")
+    assert not answer.done()
+    connection.data_received(b"\r\n")
+    assert answer.result() == Answer(200, None)
+    assert (wire.closed, pool.back) == (True, [])
 
 
 async def test_what_comes_unasked_closes_the_connection() -> None:

@@ -7,19 +7,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bus.accepted import Accepted, Luggage
-from bus.arrival import Arrival
+from bus.arrival import Arrival, Envelope
+from bus.bus_logs import BusLogs, Logging
 from bus.clock import IdSource, ManualClock
 from bus.errors import ApiError, StoreUnavailable
 from bus.ingest import NOT_STORED, Ingest
 from bus.metrics import Metrics
 from bus.scope import Call, Scope
-from bus.store import Append, Appended, NewDelivery, NewMessage
+from bus.store import Append, Appended, NewArchived, NewDelivery, NewMessage
 from bus.targets import Route
 from rules.event import check_entry, entry_size
 from rules.index import MatchIndex
@@ -36,6 +38,7 @@ class FakeBus:
     number: int = 7
     name: str = "default"
     scope: Scope = SCOPE
+    policy: str | None = None
 
 
 @dataclass
@@ -43,6 +46,8 @@ class FakeRule:
     name: str
     state: str = "ENABLED"
     routes: tuple[Route, ...] = ()
+    arn: str = "arn:rule"
+    managed_by: str | None = None
 
 
 class FakeRules:
@@ -60,6 +65,7 @@ class FakeRules:
 class FakePlan:
     deliveries: list[NewDelivery] = field(default_factory=list)
     messages: list[NewMessage] = field(default_factory=list)
+    archives: list[NewArchived] = field(default_factory=list)
 
 
 @dataclass
@@ -81,6 +87,7 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.appends: list[Append] = []
+        self.known: set[str] = set()
         self.error: Exception | None = None
         self.gate: asyncio.Event | None = None
 
@@ -92,7 +99,7 @@ class FakeStore:
         if self.error is not None:
             raise self.error
         self.appends.extend(batch)
-        return [Appended(number) for number, _ in enumerate(batch, start=1)]
+        return [Appended(number, (), each.dedup_key in self.known) for number, each in enumerate(batch, start=1)]
 
 
 class Bench:
@@ -103,6 +110,8 @@ class Bench:
         self.metrics = Metrics()
         self.watched: list[bytes] = []
         self.watching = False
+        self.logging: dict[tuple[Scope, str], Logging] = {}
+        self.lines: list[bytes] = []
         bus = FakeBus()
         rules = FakeRules(patterns or {"all": '{"source":[{"prefix":""}]}'}, states)
         self.ingest = Ingest(
@@ -116,6 +125,7 @@ class Bench:
             max_bytes=1000,
             watched=lambda: self.watching,
             watch=lambda scope, bus, event: self.watched.append(event),
+            logs=BusLogs(self.clock, buses=self.logging, write=lambda name, line: self.lines.append(line)),
         )
 
     async def put(self, *entries: dict[str, Any], call: Call = CALL) -> dict[str, Any]:
@@ -169,6 +179,25 @@ async def test_nothing_is_answered_before_the_commit() -> None:
     bench.store.gate.set()
     await putting
     assert len(bench.dispatch.handed_over) == 1
+
+
+def told(bench: Bench) -> list[str]:
+    return [orjson.loads(line)["message_type"] for line in bench.lines]
+
+
+async def test_a_bus_that_logs_tells_of_events_after_their_commit() -> None:
+    bench = Bench({"shop": '{"source":["shop"]}'})
+    await bench.put(ENTRY, {**ENTRY, "Source": "other"})
+    assert told(bench) == []
+    bench.logging[SCOPE, "default"] = Logging(level=2, full=False)
+    await bench.put(ENTRY)
+    assert told(bench) == ["EVENT_INGEST_SUCCESS", "RULE_MATCH"]
+    await bench.put({**ENTRY, "Source": "other"})
+    assert told(bench)[2:] == ["EVENT_INGEST_SUCCESS", "NO_STANDARD_RULES_MATCHED"]
+    bench.store.error = StoreUnavailable("full")
+    await bench.put(ENTRY)
+    assert told(bench)[4:] == ["EVENT_INGEST_FAILURE"]
+    assert orjson.loads(bench.lines[-1])["error"] == {"error_message": "full", "aws_service": "events"}
 
 
 async def test_what_the_disk_refuses_is_a_failure_of_those_entries() -> None:
@@ -319,6 +348,17 @@ async def test_whoever_puts_an_event_may_choose_among_the_rules_that_match() -> 
 
 async def test_putting_on_an_absent_bus_says_so() -> None:
     assert not await Bench().ingest.put(SCOPE, "absent", [inside()])
+
+
+async def test_an_event_that_comes_again_is_neither_counted_nor_handed_over() -> None:
+    bench = Bench()
+    bench.store.known = {"known"}
+    envelope = Envelope("i", "aws.s3", SCOPE.account, "t", SCOPE.region, msgspec.Raw(b"{}"), "Object Created")
+    arrivals = [Arrival.of_envelope(envelope, each, "2026-03-02T09:00:00Z") for each in ("first", "again", "third")]
+    assert await bench.ingest.put(SCOPE, "default", arrivals, keys=["new", "known", None])
+    assert [each.dedup_key for each in bench.store.appends] == ["new", "known", None]
+    assert [event.event_id for event in bench.dispatch.handed_over] == ["first", "third"]
+    assert bench.metrics.matched == 2
 
 
 FAULTY = st.fixed_dictionaries(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +12,6 @@ import pytest
 
 from bus.app import open_app
 from bus.config import Settings
-from bus.scope import Call, Scope
-from tests.waiting import DEADLINE_S, eventually
 
 KEY = {"access_key": "AKID", "secret": "s", "account": "111111111111"}
 TOKEN = "a token"
@@ -78,27 +75,3 @@ async def test_a_queue_that_is_no_arn_is_a_mistake_of_the_caller(queue: str) -> 
 async def test_letters_of_the_first_queue() -> None:
     async with running() as app:
         assert await get(app, "/_bus/dead-letters", "queue=dead-letters") == (200, {"Letters": []})
-
-
-@pytest.mark.parametrize(("settings", "died"), [({}, False), ({"strict": True}, True)])
-async def test_strict_keeps_events_in_their_account(settings: dict[str, Any], died: bool) -> None:
-    own, other = Call(Scope("000000000000", "us-east-1")), Call(Scope("222222222222", "us-east-1"))
-    target = {
-        "Id": "t",
-        "Arn": "arn:aws:events:us-east-1:222222222222:event-bus/theirs",
-        "RoleArn": "arn:aws:iam::000000000000:role/r",
-        "DeadLetterConfig": {"Arn": "arn:aws:sqs:us-east-1:000000000000:dead-letters"},
-    }
-    async with running(**settings) as app:
-        await app.buses.create_event_bus(other, {"Name": "theirs"})
-        await app.catalog.put_rule(own, {"Name": "r", "EventPattern": '{"source":["shop"]}'})
-        await app.catalog.put_targets(own, {"Rule": "r", "Targets": [target]})
-        await app.ingest.put_events(own, {"Entries": [{"Source": "shop", "DetailType": "t", "Detail": "{}"}]})
-        counts = app.metrics.rule(own.scope, "default", "r")
-        await eventually(lambda: counts.Invocations, "the end of the delivery")
-        assert counts.FailedInvocations == int(died)
-        letters: list[Any] = []
-        async with asyncio.timeout(DEADLINE_S):
-            while died and not letters:
-                letters = (await get(app, "/_bus/dead-letters", "queue=dead-letters"))[1]["Letters"]
-    assert [letter["Attributes"]["ERROR_CODE"] for letter in letters] == ["NO_PERMISSIONS"] * died

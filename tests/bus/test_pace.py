@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from bus.pace import FIRST_PAUSE, LONGEST_PAUSE, PATIENCE, Pace
+from bus.dispatch.pace import FIRST_PAUSE, LONGEST_PAUSE, PATIENCE, Pace
 
 
 def fail(pace: Pace, times: int, *, now: float = 0.0) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -45,3 +46,13 @@ def test_a_token_of_another_list_is_refused() -> None:
     assert page(["a", "b"], token, key=str, of=LIST) == (["b"], {})
     with pytest.raises(ApiError, match="Parameter NextToken is not valid"):
         page(["a", "b"], token, key=str, of=("other", LIST[1]))
+
+
+def test_tokens_are_plain_base64() -> None:
+    items = ["a", "\u00ff\u00fe?>~"]
+    _, token = page([*items, "z"], {"Limit": 2}, key=str, of=LIST)
+    assert re.fullmatch(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", token["NextToken"])
+
+
+def test_the_member_that_limits_a_page_has_another_name() -> None:
+    assert page(["a", "b"], {"MaxResults": 1, "Limit": 2}, key=str, of=LIST, limit="MaxResults")[0] == ["a"]

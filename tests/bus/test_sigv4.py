@@ -224,12 +224,6 @@ def test_a_malformed_header_is_incomplete(header: str) -> None:
     assert refusal(with_header(SIGNED, "authorization", header))[0] == "IncompleteSignatureException"
 
 
-def test_the_asymmetric_algorithm_is_refused_with_advice() -> None:
-    code, message = refusal(replaced(SIGNED, "AWS4-HMAC-SHA256", "AWS4-ECDSA-P256-SHA256"))
-    assert code == "IncompleteSignatureException"
-    assert "sign with AWS4-HMAC-SHA256, as PutEvents without EndpointId does" in message
-
-
 @pytest.mark.parametrize("name", ["x-amz-target", "x-amz-date", "x-amz-anything"])
 def test_a_header_that_decides_something_must_be_signed(name: str) -> None:
     request = with_header(SIGNED, "x-amz-anything", "1") if name.endswith("anything") else replaced(SIGNED, name, "x")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -20,9 +21,9 @@ import pytest
 
 from bus.clock import ManualClock, SystemClock
 from bus.errors import StoreError, StoreUnavailable, StoreUnusable
-from bus.store import Append, ConfChange, Done, NewDelivery, NewMessage
+from bus.store import Append, ConfChange, Done, NewDelivery, NewMessage, archives
 from bus.store import database as database_module
-from bus.store.database import APPLICATION_ID, FILE_NAME, LOCK_NAME, connect, migrate, migrations
+from bus.store.database import APPLICATION_ID, FILE_NAME, LOCK_NAME, connect, migrate, migrations, rows
 from bus.store.sqlite import SqliteStore, open_store
 
 NOW = 1_700_000_000_000
@@ -755,3 +756,19 @@ def test_memory_does_not_grow_with_the_backlog(directory: Path) -> None:
     done = python(MEMORY_SCRIPT, directory)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 16 << 20
+
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("query", ["_READ", "_NTH", "_COUNT", "_LAST", "_OLD"])
+async def test_no_question_to_an_archive_walks_through_it_or_sorts_it(store: SqliteStore, query: str) -> None:
+    text = getattr(archives, query)
+    plan = [step for *_, step in rows(store._connection, "EXPLAIN QUERY PLAN " + text, (1,) * _parameters(text))]
+    assert any(step.startswith("SEARCH archived") for step in plan)
+    assert not any(step.startswith("SCAN archived") or "TEMP B-TREE" in step for step in plan)
+
+
+def _parameters(query: str) -> int:
+    numbered = {int(number) for number in re.findall(r"\?(\d)", query)}
+    return max(numbered) if numbered else query.count("?")

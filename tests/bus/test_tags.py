@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bus.configuration import OTHER, PATTERN, Configuration, configuration
+from bus.errors import ApiError, not_found
+from bus.scope import Call, Scope
+from bus.tags import TagBook, Tags
+from rules.arn import Arn
+from tests.bus.configuration import OTHER, PATTERN, SCOPE, Configuration, configuration
 
 BUS = "arn:aws:events:us-east-1:111111111111:event-bus/b"
 DEFAULT = "arn:aws:events:us-east-1:111111111111:event-bus/default"
@@ -101,3 +105,49 @@ async def test_a_key_twice_and_a_tag_too_many(conf: Configuration) -> None:
     limit = ("LimitExceededException", "The requested resource exceeds the maximum number allowed.")
     assert await conf.error("tag_resource", ResourceARN=RULE, Tags=[{"Key": "one", "Value": "more"}]) == limit
     assert len(await tags(conf, RULE)) == 50
+
+
+@pytest.mark.parametrize("key", ["aws:cloudformation:stack-name", "AWS:x", "aws:"])
+async def test_reserved_keys(conf: Configuration, key: str) -> None:
+    tags = [{"Key": key, "Value": ""}]
+    reserved = ("ValidationException", "Invalid parameter: Tag keys that begin with aws: are reserved for system use.")
+    assert await conf.error("tag_resource", ResourceARN=RULE, Tags=tags) == reserved
+    assert await conf.error("create_event_bus", Name="c", Tags=tags) == reserved
+    assert await conf.error("put_rule", Name="n", EventPattern=PATTERN, Tags=tags) == reserved
+    await conf.call("tag_resource", ResourceARN=RULE, Tags=[{"Key": "aws", "Value": "aws:x"}])
+
+
+class TestTagBook:
+    """Tags of a kind of resource that keeps none itself."""
+
+    THING = "arn:aws:events:us-east-1:111111111111:thing/t"
+
+    async def test_a_resource_of_the_same_name_starts_without(self, tmp_path: Path) -> None:
+        conf, things = await configuration(str(tmp_path)), {"t": "first"}
+        labels = self.tags(book := TagBook(conf.store), things)
+        await labels.tag_resource(Call(SCOPE), {"ResourceARN": self.THING, "Tags": [{"Key": "a", "Value": "1"}]})
+        await labels.tag_resource(Call(SCOPE), {"ResourceARN": self.THING, "Tags": [{"Key": "b", "Value": "2"}]})
+        await labels.untag_resource(Call(SCOPE), {"ResourceARN": self.THING, "TagKeys": ["a", "absent"]})
+        await conf.store.close()
+
+        conf = await configuration(str(tmp_path))
+        labels = self.tags(book := TagBook(conf.store), things)
+        await book.load()
+        request = {"ResourceARN": self.THING}
+        assert await labels.list_tags_for_resource(Call(SCOPE), request) == {"Tags": [{"Key": "b", "Value": "2"}]}
+        things["t"] = "second"
+        assert await labels.list_tags_for_resource(Call(SCOPE), request) == {"Tags": []}
+        del things["t"]
+        for operation in (labels.list_tags_for_resource, labels.untag_resource):
+            with pytest.raises(ApiError, match="ResourceNotFoundException"):
+                await operation(Call(SCOPE), {**request, "TagKeys": ["b"]})
+        await conf.store.close()
+
+    def tags(self, book: TagBook, things: dict[str, str]) -> Tags:
+        def identify(scope: Scope, arn: Arn) -> str:
+            name = arn.resource.removeprefix("thing/")
+            if name not in things:
+                raise not_found(f"There is no {name}.")
+            return things[name]
+
+        return Tags({"thing": book.of(identify)})

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.policies import names
 from tests.e2e.sink import Sink
 from tests.e2e.tenant import Tenant
 
@@ -22,3 +23,15 @@ def sink() -> Iterator[Sink]:
 def tenant(server: Any, aws: Any) -> Tenant:
     """An account of the module's server that no other test uses."""
     return Tenant(aws, at=server)
+
+
+@pytest.fixture
+def other(server: Any, aws: Any) -> Tenant:
+    """A second account of the module's server."""
+    return Tenant(aws, at=server)
+
+
+@pytest.fixture
+def bus(tenant: Tenant) -> str:
+    """The ARN of a bus of the first account."""
+    return str(tenant.events.create_event_bus(Name=f"orders-{next(names)}")["EventBusArn"])

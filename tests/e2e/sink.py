@@ -26,6 +26,7 @@ class Post:
     path: str
     headers: Mapping[str, str]
     body: bytes
+    method: str = "POST"
 
     @property
     def event(self) -> Any:
@@ -35,12 +36,13 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: ``megabytes`` is the length of its body, and a ``silent`` one is never sent."""
+    """An answer: its body is ``text``, or so many ``megabytes``; a ``silent`` one is never sent."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     megabytes: int = 0
     silent: bool = False
+    text: bytes = b""
 
 
 OK = Reply()
@@ -144,7 +146,7 @@ class Sink:
         lines = (line.partition(":") for line in head[1:-2])
         headers = {name.lower(): value.strip() for name, _, value in lines}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        post = Post(head[0].split()[1], headers, body)
+        post = Post(head[0].split()[1], headers, body, head[0].split()[0])
         reply = self.answer(post)
         with self._changed:
             self.received.append(post)
@@ -159,9 +161,9 @@ class Sink:
 
 
 async def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:
-    lines = [f"HTTP/1.1 {reply.status} Answer", f"content-length: {reply.megabytes << 20}"]
+    lines = [f"HTTP/1.1 {reply.status} Answer", f"content-length: {len(reply.text) or reply.megabytes << 20}"]
     lines += [f"{name}: {value}" for name, value in reply.headers]
-    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + reply.text)
     for _ in range(reply.megabytes):
         writer.write(CHUNK)
         await writer.drain()

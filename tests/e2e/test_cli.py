@@ -370,6 +370,29 @@ class TestWire:
         assert sentence in ended.stderr
 
 
+class TestEndpoint:
+    def test_listed_failed_over_and_recovered(self, run: Run, attempt: Run, aws: Aws, name: str) -> None:
+        events = aws("events")
+        primary = {"HealthCheck": "arn:aws:route53:::healthcheck/h"}
+        buses = [f"arn:aws:events:{region}:000000000000:event-bus/default" for region in ("us-east-1", "eu-west-1")]
+        made = events.create_endpoint(
+            Name=name,
+            RoutingConfig={"FailoverConfig": {"Primary": primary, "Secondary": {"Route": "eu-west-1"}}},
+            EventBuses=[{"EventBusArn": bus} for bus in buses],
+        )
+        arn, ident = made["Arn"], events.describe_endpoint(Name=name)["EndpointId"]
+        assert f"{arn}  {ident}  us-east-1* eu-west-1  replication enabled\n" in run("endpoint", "list").stdout
+        assert attempt("endpoint", "fail-over", arn).stdout == f"{arn} is active in eu-west-1\n"
+        assert f"{arn}  {ident}  us-east-1 eu-west-1*" in attempt("endpoint", "list").stdout
+        assert attempt("endpoint", "recover", ident).stdout == f"{arn} is active in us-east-1\n"
+        events.delete_endpoint(Name=name)
+
+    def test_mistakes(self, attempt: Run) -> None:
+        ended = attempt("endpoint", "fail-over", "absent.veo")
+        assert (ended.returncode, "Endpoint absent.veo does not exist." in ended.stderr) == (1, True)
+        assert "aws events create-endpoint" in attempt("endpoint", "list").stderr
+
+
 class TestPattern:
     PATTERN = '{"source":["shop"],"detail":{"total":[{"numeric":[">",100]}]}}'
 

@@ -1,4 +1,4 @@
-"""Every error of buses, rules, targets and tags, as boto3 receives it from a running server."""
+"""Every error of buses, rules, targets, tags, archives and replays, as boto3 receives it from a running server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Server(Protocol):
 
 
 def cases() -> list[Any]:
-    found = json.loads((CASES / "errors" / "events.json").read_text())
+    files = [CASES / "errors" / name for name in ("archives.json", "events.json")]
+    found = [case for path in files for case in json.loads(path.read_text())]
     return [pytest.param(case, id=case["name"]) for case in found]
 
 

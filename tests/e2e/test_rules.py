@@ -186,6 +186,28 @@ def test_tags_of_rules_and_buses(tenant: Tenant) -> None:
     assert tenant.events.list_tags_for_resource(ResourceARN=rule)["Tags"] == []
 
 
+def test_tags_of_what_keeps_none_of_its_own(tenant: Tenant) -> None:
+    """They stay with the resource, not with its name."""
+    events = tenant.events
+    bus = tenant.arn("events", "event-bus/default")
+    secret = {"ApiKeyAuthParameters": {"ApiKeyName": "k", "ApiKeyValue": "v"}}
+    connection = events.create_connection(Name="c", AuthorizationType="API_KEY", AuthParameters=secret)["ConnectionArn"]
+    destination = events.create_api_destination(
+        Name="d", ConnectionArn=connection, InvocationEndpoint="https://api.example.com/", HttpMethod="POST"
+    )["ApiDestinationArn"]
+    archive = events.create_archive(ArchiveName="a", EventSourceArn=bus)["ArchiveArn"]
+    for arn in (connection, destination, archive):
+        events.tag_resource(ResourceARN=arn, Tags=[{"Key": "team", "Value": "one"}])
+        assert events.list_tags_for_resource(ResourceARN=arn)["Tags"] == [{"Key": "team", "Value": "one"}]
+    events.delete_archive(ArchiveName="a")
+    with pytest.raises(ClientError, match="Archive a does not exist"):
+        events.list_tags_for_resource(ResourceARN=archive)
+    events.create_archive(ArchiveName="a", EventSourceArn=bus)
+    assert events.list_tags_for_resource(ResourceARN=archive)["Tags"] == []
+    with pytest.raises(ClientError, match="does not exist"):
+        events.tag_resource(ResourceARN=destination + "0", Tags=[{"Key": "k", "Value": "v"}])
+
+
 @pytest.mark.parametrize("ending", ["stop", "kill"])
 def test_everything_is_there_after_a_restart(ending: str, tenant: Tenant, sink: Sink, server: Server) -> None:
     owner = tenant

@@ -20,6 +20,11 @@ def must_not_load() -> object:
         ("ENABLED", "OrderPlaced", True),
         ("ENABLED", "via CloudTrail", True),
         ("ENABLED", "AWS API Call via CloudTrail Lake", True),
+        ("ENABLED", "AWS Console Sign In via CloudTrail", True),
+        ("ENABLED", "AWS Console Action via CloudTrail", True),
+        ("ENABLED", "AWS Service Event via CloudTrail", True),
+        ("ENABLED", "AWS Insight via CloudTrail", True),
+        ("ENABLED", "AWS Network Activity Event via CloudTrail", True),
         ("DISABLED", "OrderPlaced", False),
         ("DISABLED", API_CALL, False),
         (ALL, "OrderPlaced", True),
@@ -61,6 +66,9 @@ def test_an_unknown_state_is_an_error() -> None:
         ({"eventName": "GetBucketAcl", "managementEvent": True, "readOnly": True}, True),
         ({"eventName": "GetBucketAcl", "eventCategory": "Management", "readOnly": True}, True),
         ({"eventName": "RunInstances", "eventCategory": "Insight"}, False),
+        ({"eventName": "DescribeKey", "eventCategory": "NetworkActivity", "readOnly": True}, False),
+        ({"eventName": "GetObject", "managementEvent": "false", "readOnly": "true"}, False),
+        ({"eventName": "GetThing", "managementEvent": True, "eventCategory": "Data"}, True),
         ({}, False),
         ({"eventName": 7, "eventSource": {}}, False),
         ({"eventName": 7, "readOnly": True}, True),
@@ -79,6 +87,11 @@ def test_a_detail_that_is_no_record_is_not_withheld(detail: object) -> None:
     assert receives("ENABLED", API_CALL, lambda: detail)
 
 
-def test_sign_in_events_are_judged_alike() -> None:
-    record = {"eventName": "ConsoleLogin", "readOnly": False, "managementEvent": True}
-    assert receives("ENABLED", "AWS Console Sign In via CloudTrail", lambda: record)
+@pytest.mark.parametrize(
+    "detail_type",
+    ["AWS Console Sign In via CloudTrail", "AWS Service Event via CloudTrail", "AWS Insight via CloudTrail"],
+)
+def test_what_is_no_api_call_is_not_withheld(detail_type: str) -> None:
+    record = {"eventName": "GetSigninToken", "readOnly": True, "managementEvent": True, "eventCategory": "Management"}
+    assert not is_read_only_management(detail_type, record)
+    assert receives("ENABLED", detail_type, lambda: record)

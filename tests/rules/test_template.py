@@ -3,6 +3,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jmespath
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,6 +90,24 @@ def test_the_event_is_parsed_once() -> None:
     event = rendering(EVENT)
     assert event.event is event.event
     assert event.event == json.loads(EVENT)
+
+
+def test_paths_compile_once_for_a_target_and_not_for_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+
+    def count(expression: str) -> Any:
+        compiled.append(expression)
+        return jmespath_compile(expression)
+
+    jmespath_compile = jmespath.compile
+    monkeypatch.setattr(jmespath, "compile", count)
+    transformer = {"InputPathsMap": {"a": "$.detail.text", "b": "$.detail.items[*].name"}, "InputTemplate": '{"a":<a>}'}
+    made = [compile_input({"InputTransformer": transformer}), compile_input({"InputPath": "$.detail.number"})]
+    assert len(compiled) == 3
+    compiled.clear()
+    for _ in range(20):
+        assert [each.render(rendering(EVENT)) for each in made] == [b'{"a":"hello"}', b"42"]
+    assert compiled == []
 
 
 def test_deep_events() -> None:
