@@ -169,16 +169,18 @@ class Dispatch:
         return plan
 
     def accepted(self, events: Sequence[Planned]) -> None:
-        """After the commit: count, and hand the leased deliveries to their lanes."""
-        now = self._clock.now_ms()
+        """After the commit of events of one instant: count, and hand the leased deliveries to their lanes."""
+        over: list[Lane] = []
         for event, plan, appended in events:
-            self._tally.created(len(plan.lanes) + len(plan.delivered))
-            if plan.delivered:
-                self._tally.delivered_now(plan.delivered, now - event.ts)
+            over += plan.delivered
             if self._logs.buses:
                 self._logs.created(event, [lane.route for lane in plan.lanes], [lane.route for lane in plan.delivered])
             if plan.deliveries:
+                self._tally.created(len(plan.lanes))
                 self._hand_over(event, plan, appended)
+        if over:
+            self._tally.created(len(over))
+            self._tally.delivered_now(over, self._clock.now_ms() - events[0][0].ts)
 
     def _hand_over(self, event: Accepted, plan: Plan, appended: Appended) -> None:
         fences = iter(appended.fences)
