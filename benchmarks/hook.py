@@ -185,11 +185,8 @@ class Pace:
         await self._put_all()
         ended = time.monotonic_ns()
         await self._receipts.wait_for(self._count)
-        latencies = sorted(latency / 1e6 for latency in self._latencies)
         return {
-            "p50": latencies[len(latencies) // 2],
-            "p99": latencies[int(len(latencies) * 0.99)],
-            "worst": latencies[-1],
+            "latencies": [round(latency / 1e6, 3) for latency in self._latencies],
             "behind": max(0, self._receipts.last - ended) / 1e6,
             "repeated": self._receipts.repeated,
         }

@@ -55,7 +55,7 @@ class Plan:
     last_puts: int = 50_000
     settle_seconds: float = 20.0
     pace_seconds: float = 8.0
-    pairs: int = 3
+    pairs: int = 5
     restarts: int = 3
     peak: float | None = None
     ceiling: float | None = None
@@ -69,6 +69,9 @@ class Plan:
         finally:
             shutil.rmtree(path)
 
+
+Paced = dict[str, Any]
+"""What came of a steady rate of events: the ``latencies`` of all of them (ms), and how far it fell ``behind``."""
 
 QUICK: dict[str, Any] = {
     "rounds": 3, "seconds": 2.0, "deliveries": 5_000, "failed": 20_000, "waiting": 100_000, "archived": 200_000,
@@ -202,36 +205,43 @@ def latency(plan: Plan) -> list[Row]:
     """p99 from put to receipt at a healthy webhook, without and with a dead target beside it."""
     rate = 0.2 * (plan.peak or deliver(plan).per_second)
     port = free_port()
-    alone: list[dict[str, float]] = []
-    beside: list[dict[str, float]] = []
+    alone: list[Paced] = []
+    beside: list[Paced] = []
     with plan.data_dir() as healthy, plan.data_dir() as burdened:
         _prepare(healthy, port, failed=0)
         _prepare(burdened, port, failed=plan.failed)
         for number in range(plan.pairs):
             alone.append(_pace(plan, healthy, port, rate))
             beside.append(_pace(plan, burdened, port, rate))
-            say(f"latency, pair {number + 1}: p99 {alone[-1]['p99']:.2f} ms alone, {beside[-1]['p99']:.2f} ms beside")
+            say(f"latency, pair {number + 1}: {_p99s(alone[-1:], beside[-1:])}")
     return [_latency_row(plan, rate, alone, beside)]
 
 
-def _latency_row(plan: Plan, rate: float, alone: list[dict[str, float]], beside: list[dict[str, float]]) -> Row:
-    ratios = [ours["p99"] / theirs["p99"] for theirs, ours in zip(alone, beside, strict=True)]
-    ratio = statistics.median(ratios)
+def _quantile(runs: list[Paced], part: float) -> float:
+    """A quantile of the latencies of several runs taken together (ms)."""
+    latencies = sorted(latency for run in runs for latency in run["latencies"])
+    return float(latencies[min(int(len(latencies) * part), len(latencies) - 1)])
+
+
+def _p99s(alone: list[Paced], beside: list[Paced]) -> str:
+    return f"p99 {_quantile(alone, 0.99):.2f} ms alone, {_quantile(beside, 0.99):.2f} ms beside"
+
+
+def _latency_row(plan: Plan, rate: float, alone: list[Paced], beside: list[Paced]) -> Row:
+    """All events of one kind of run together: a stall of the disk in a single run says little about the bus."""
+    ratio = _quantile(beside, 0.99) / _quantile(alone, 0.99)
+    pairs = [_quantile([ours], 0.99) / _quantile([theirs], 0.99) for theirs, ours in zip(alone, beside, strict=True)]
     behind = max(result["behind"] for result in [*alone, *beside])
-
-    def half(results: list[dict[str, float]], name: str) -> float:
-        return statistics.median(result[name] for result in results)
-
     return Row(
         f"p99 latency, healthy webhook, {plan.failed:,} failed elsewhere",
-        f"{half(alone, 'p99'):.2f} ms",
-        f"{half(beside, 'p99'):.2f} ms",
+        f"{_quantile(alone, 0.99):.2f} ms",
+        f"{_quantile(beside, 0.99):.2f} ms",
         f"{ratio:.2f}",
         "≤ 2.00",
         ratio <= 2,
-        f"{rate:,.0f} events/s; ratios by pair: {' '.join(f'{each:.2f}' for each in ratios)}; "
-        f"p50 {half(alone, 'p50'):.2f} and {half(beside, 'p50'):.2f} ms, "
-        f"longest {half(alone, 'worst'):.1f} and {half(beside, 'worst'):.1f} ms"
+        f"{rate:,.0f} events/s; ratios by pair: {' '.join(f'{each:.2f}' for each in pairs)}; "
+        f"p50 {_quantile(alone, 0.5):.2f} and {_quantile(beside, 0.5):.2f} ms, "
+        f"longest {_quantile(alone, 1):.1f} and {_quantile(beside, 1):.1f} ms"
         + ("; the bus did not keep up with this rate, so this is no steady state" if behind > BEHIND_MS else ""),
     )
 
@@ -248,7 +258,7 @@ def _prepare(directory: Path, port: int, *, failed: int) -> None:
         _fill(directory, failed, failed=True)
 
 
-def _pace(plan: Plan, directory: Path, port: int, rate: float) -> dict[str, float]:
+def _pace(plan: Plan, directory: Path, port: int, rate: float) -> Paced:
     with Server(directory, *HOOK_OPTIONS) as server:
         server.wait_healthy()
         job("hook", "pace", port=server.port, sink=port, rate=rate, seconds=1.0)
@@ -264,14 +274,14 @@ def replay(plan: Plan) -> list[Row]:
     """p99 from put to receipt at a healthy webhook, without and with a replay that feeds another one; its memory."""
     rate = 0.2 * (plan.peak or deliver(plan).per_second)
     port, other = free_port(), free_port()
-    alone: list[dict[str, float]] = []
-    beside: list[dict[str, float]] = []
+    alone: list[Paced] = []
+    beside: list[Paced] = []
     with plan.data_dir() as directory, sink(other):
         until = _prepare_archive(plan, directory, port, other)
         for number in range(plan.pairs):
             alone.append(_pace_and_replay(plan, directory, port, rate))
             beside.append(_pace_and_replay(plan, directory, port, rate, name=f"replay-{number}", until=until))
-            say(f"replay, pair {number + 1}: p99 {alone[-1]['p99']:.2f} ms alone, {beside[-1]['p99']:.2f} ms beside")
+            say(f"replay, pair {number + 1}: {_p99s(alone[-1:], beside[-1:])}")
     return [_replay_row(plan, rate, alone, beside), _replay_memory_row(plan, alone, beside)]
 
 
@@ -291,9 +301,7 @@ def _prepare_archive(plan: Plan, directory: Path, port: int, other: int) -> int:
     return int(result["until"])
 
 
-def _pace_and_replay(
-    plan: Plan, directory: Path, port: int, rate: float, *, name: str = "", until: int = 0
-) -> dict[str, float]:
+def _pace_and_replay(plan: Plan, directory: Path, port: int, rate: float, *, name: str = "", until: int = 0) -> Paced:
     """What `pace` finds, with a replay of that name under way all the time; and the bus's memory."""
     with Server(directory, *HOOK_OPTIONS) as server:
         server.wait_healthy()
@@ -330,14 +338,14 @@ def replayed(server: Server, name: str) -> int:
     return int(json.loads(body)["Replays"][0]["Replayed"])
 
 
-def _replay_row(plan: Plan, rate: float, alone: list[dict[str, float]], beside: list[dict[str, float]]) -> Row:
+def _replay_row(plan: Plan, rate: float, alone: list[Paced], beside: list[Paced]) -> Row:
     row = _latency_row(plan, rate, alone, beside)
     pace = statistics.median(result["replayed"] for result in beside)
     name = f"p99 latency, healthy webhook, replay of {plan.archived:,} running"
     return replace(row, measure=name, notes=f"{row.notes}; meanwhile {pace:,.0f} events/s were replayed")
 
 
-def _replay_memory_row(plan: Plan, alone: list[dict[str, float]], beside: list[dict[str, float]]) -> Row:
+def _replay_memory_row(plan: Plan, alone: list[Paced], beside: list[Paced]) -> Row:
     without = statistics.median(result["memory"] for result in alone)
     grown = max(result["memory"] for result in beside) - without
     return Row(

@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from importlib import import_module
+
 import click
 
 from bus import __version__
-from bus.commands.cloudtrail import cloudtrail
-from bus.commands.dead_letters import dlq
-from bus.commands.endpoint import endpoint
 from bus.commands.options import AUTO_PREFIX
-from bus.commands.pattern import test_pattern
-from bus.commands.put import put
-from bus.commands.replay import replay
-from bus.commands.rules import rules
-from bus.commands.schedule import schedule
-from bus.commands.serve import serve_command
-from bus.commands.tail import tail
-from bus.commands.wire import wire
+
+COMMANDS = {
+    "serve": "serve:serve_command",
+    "put": "put:put",
+    "cloudtrail": "cloudtrail:cloudtrail",
+    "tail": "tail:tail",
+    "rules": "rules:rules",
+    "wire": "wire:wire",
+    "endpoint": "endpoint:endpoint",
+    "dlq": "dead_letters:dlq",
+    "replay": "replay:replay",
+    "test-pattern": "pattern:test_pattern",
+    "schedule": "schedule:schedule",
+}
+"""Each command's module in `bus.commands`, and its name there."""
+
+
+class Commands(click.Group):
+    """Loads a command when it is called: all of them take half a second, mostly for what only the server needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        if cmd_name not in COMMANDS:
+            near = get_close_matches(cmd_name, COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" There are {', '.join(COMMANDS)}."
+            ctx.fail(f"No such command {cmd_name!r}.{hint}")
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f"bus.commands.{module}"), name)
+        return command
 
 
 @click.group(
+    cls=Commands,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
         "auto_envvar_prefix": AUTO_PREFIX,
-    }
+    },
 )
 @click.version_option(__version__, prog_name="busbar", allow_from_autoenv=False)
 def main() -> None:
@@ -41,7 +65,3 @@ def main() -> None:
 
     Every option can also be given as an environment variable, which --help of each command names.
     """
-
-
-for command in (serve_command, put, cloudtrail, tail, rules, wire, endpoint, dlq, replay, test_pattern, schedule):
-    main.add_command(command)

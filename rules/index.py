@@ -3,57 +3,77 @@
 From the bottom up:
 
 * A pattern is a few *forks* (combinations of `$or` branches), a fork a set of *conditions*, each the leaf of one path.
-  Forks that ask the same share the condition.
+  Forks that ask the same share the condition (`rules.conditions`).
 * Each fork is filed under the one condition that fewest events should satisfy (`rules.anchors`), in the table of that
   condition's path (`rules.lookup`). An event looks up one value in every table and asks the forks that come up for
   the rest of their conditions. Counting satisfied conditions for every fork, the usual way, would touch all two hundred
   rules that name the source of an event to find the one that names its tenant as well.
+* What a value brings up is remembered for each path (`rules.hits`), and in rule sets of usual size, up to 512
+  conditions, what all values of an event hit together decides at once which rules match (`rules.verdicts`).
 * Forks that mention `detail` are kept apart. For each different set of conditions that such forks put on the rest of
   the envelope (source, detail-type, …) there is one *gate*, filed like a fork. When an event comes as envelope and text
   of its detail and no gate opens, no rule can need the detail, and its text is not even decoded.
-* Values come from a plan (`rules.plan`): decoded text gives only what the paths name. Before that, a few bytes of the
-  text may prove that there is nothing to be found (`rules.prefilter`).
-
-What it costs, and what was weighed against it (CPython 3.11, one shared core, events of 0.9 KB that `orjson.loads`
-decodes in 2.9 µs; `benchmarks/rules.py` measures again):
-
-    decoding the named paths           1.0 µs    stepping over the text is 0.97 of it; decoding all of it 2.6 µs
-    accounting for keys                0.4 µs a key; a decoder that reports every key to Python took 0.6 µs more
-    proof that no rule can match       1.2 µs in place of all other work
-    a value seen before                0.1 µs, whatever the number of rules and their operators
-    exact, prefix, suffix, any case    0.1 µs a length in use: dictionaries; a trie costs 0.1 µs for each character
-    numbers                            0.5 µs: one bisection, then a list; numbers of an array that no end point
-                                       divides are looked up together
-    wildcards                          a dictionary access for each gram of the value, then the few that share one;
-                                       asking a thousand of them one by one takes a millisecond
-    a candidate                        0.3 µs for each condition left, 2 to 5 µs if several lie in arrays of objects
-    10,000 rules                       0.5 to 1 s to build
-
-The memory is proportional to the alternatives of the rules. Nothing backtracks and nothing multiplies: a value costs
-its length for each length and operator in use, an event its values, and a candidate what `rules.arrays` says.
-
 * `match_parts`, which PutEvents uses, keeps what is left of the rules for each pair of source and detail-type that has
   come up a few times (`rules.narrowing`).
+* Values come from a plan (`rules.plan`): decoded text gives only what the paths name.
+
+What it costs, and what was weighed against it (CPython 3.11, one shared core, events of 0.9 KB that `orjson.loads`
+decodes in 2.7 µs; `benchmarks/rules.py` measures again):
+
+    decoding the named paths           0.8 to 1.2 µs: stepping over the text is 0.7 of it, a path 0.05
+      of an array of 10 objects        1 µs more for one member of each, 1.7 for two; all of the array 1.7
+    that no key repeated               nothing (`rules.ordered`); counting the keys in the text took 0.25 µs for each,
+                                       a look at the bytes behind a key, in place of decoding, 1.2 for one path
+    keys in an order not yet learned   7 µs, and 0.3 ms for the first few such events
+    a value seen before                0.04 µs, whatever the number of rules and their operators
+    a string not seen before           0.4 to 1.5 µs:
+      exact, prefix, suffix, any case  0.1 µs a length in use: dictionaries; a trie costs 0.1 µs for each character
+      wildcards                        a dictionary access for each gram of the value, then the few that share one;
+                                       asking a thousand of them one by one takes a millisecond
+    a number                           0.2 µs: one bisection, then a list
+      a column of 10                   0.6 µs where no number that a rule names divides them: its ends are looked up
+    the verdict of all hits            0.2 µs for seven paths; asking the forks instead takes 0.2 to 5 µs
+    a candidate                        0.2 µs for each condition left, 2 to 5 µs if several lie in arrays of objects
+    10,000 rules                       0.4 to 1 s to build
+
+Bit sets of the rules that may still match, one for each path and joined with `&`, took 0.24 µs for 40 rules on seven
+paths and 0.28 for 500, where the verdict took 0.20 whatever their number.
+
+The memory is proportional to the alternatives of the rules; what is remembered is bounded for each path. Nothing
+backtracks and nothing multiplies: a value costs its length for each length and operator in use, an event its values,
+and a candidate what `rules.arrays` says.
 
 An index never changes. `with_rule` and `without_rule` copy the dictionaries at the top and the one table that changes
 and share everything else: 1 to 10 ms among 10,000 rules. What is derived from a table, such as the tree of its ranges,
-is made again when next needed; for 10,000 ranges on one path that takes some 60 ms.
+is made again when next needed; for 10,000 ranges on one path that takes some 60 ms. What was remembered of values that
+a change does not concern stays, unless paths come or go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from msgspec import UNSET
 
-from rules.anchors import Anchors, Condition, Entry, Matcher
+from rules.anchors import Anchors, Matcher
+from rules.conditions import Condition, Conditions
 from rules.flatten import parse_event
-from rules.narrowing import LONGEST_PAIR, REMEMBERED_PAIRS, SIGHTINGS, Pair, narrow
-from rules.operators import Alternative, AnythingBut, Constant, Exists, Number, Numeric
-from rules.pattern import Leaf, Pattern
-from rules.plan import Plan, Values
-from rules.prefilter import Prefilter
+from rules.hits import Entry
+from rules.narrowing import (
+    LONGEST_PAIR,
+    NARROWED_RULES,
+    REMEMBERED_PAIRS,
+    RULES_A_SIGHTING,
+    SIGHTINGS,
+    TOO_WIDE,
+    Pair,
+    narrow,
+)
+from rules.pattern import Pattern
+from rules.plan import Plan
+from rules.values import Values
+from rules.verdicts import CONDITION_LIMIT, Verdicts
 
 RuleId = TypeVar("RuleId", bound=Hashable)
 
@@ -62,11 +82,8 @@ ENVELOPE = frozenset(("version", "id", "detail-type", "source", "account", "time
 
 _DETAIL = "detail."
 _GATE = object()
-_NESTED = frozenset((dict, list))
+_SINGLE = frozenset((str, int, float, bool, type(None), type(UNSET)))
 _DETAIL_ARRAYS = 1_000_000_000
-
-_LIKELIHOOD: dict[type, float] = {Exists: 0.9, AnythingBut: 0.95, Constant: 0.4, Numeric: 0.5}
-"""How likely a field is to satisfy an alternative, for those that do not name a value."""
 
 
 class _Paths:
@@ -88,8 +105,8 @@ class _Paths:
 
     def of_envelope(self, fields: Mapping[str, Any]) -> Values:
         if self._simple:
-            values = [fields.get(path, UNSET) for path in self.envelope]
-            if _NESTED.isdisjoint(map(type, values)):
+            values = tuple([fields.get(path, UNSET) for path in self.envelope])
+            if _SINGLE.issuperset(map(type, values)):
                 return values
         return self._outside.of_event(fields)
 
@@ -102,24 +119,30 @@ class MatchIndex(Generic[RuleId]):
     """
 
     __slots__ = (
+        "_always",
         "_conditions",
+        "_decide",
         "_deep",
         "_filed",
         "_front",
+        "_front_matcher",
+        "_gate_matcher",
         "_gates",
         "_gating",
-        "_matchers",
         "_narrowings",
         "_paths",
-        "_prefilter",
+        "_room",
         "_rules",
         "_ungated",
         "_whole",
     )
 
+    _decide: Callable[[Values], Collection[Any]]
+    _paths: _Paths
+
     def __init__(self, rules: Mapping[RuleId, Pattern]) -> None:
         self._rules: dict[RuleId, Pattern] = {}
-        self._conditions = _Conditions()
+        self._conditions = Conditions()
         self._front = Anchors()
         self._gating = Anchors()
         self._deep = Anchors()
@@ -137,17 +160,11 @@ class MatchIndex(Generic[RuleId]):
 
     def match(self, event: Mapping[str, Any]) -> list[RuleId]:
         """The rules that match an event as `json.loads` or `parse_event` gives it."""
-        return self._match(self._whole.of_event(event))
+        return [*self._decide(self._whole.of_event(event))]
 
     def match_json(self, data: bytes) -> list[RuleId]:
-        """The rules that match an event's JSON text.
-
-        Text that is no JSON object raises EventError, unless the part that was read shows that no rule can match.
-        """
-        prefilter = self._prefilter
-        if prefilter.useful and prefilter.rules_out(data):
-            return []
-        return self._match(self._whole.of_text(data))
+        """The rules that match an event's JSON text; raises EventError for text that is no JSON object."""
+        return [*self._decide(self._whole.of_text(data))]
 
     def match_event(self, fields: Mapping[str, Any], detail: bytes) -> list[RuleId]:
         """The rules that match an event in two parts: the members other than `detail`, and the text of `detail`.
@@ -156,13 +173,12 @@ class MatchIndex(Generic[RuleId]):
         """
         if not ENVELOPE.issuperset(fields) and any(key == "detail" or key.startswith(_DETAIL) for key in fields):
             return self.match({**fields, "detail": parse_event(detail)})
-        front, gates, deep = self._matchers
         envelope = self._paths.of_envelope(fields)
-        results: dict[Any, None] = {}
-        front.match(envelope, results)
-        if self._ungated or gates.matches(envelope):
-            deep.match([*envelope, *self._paths.of_detail(detail)], results)
-        return list(results)
+        if self._ungated or self._gate_matcher.match(envelope):
+            values = self._paths.of_detail(detail)
+            both = (*envelope, *values)
+            return [*self._decide(both if type(envelope) is type(values) is tuple else list(both))]
+        return [*self._always, *self._front_matcher.match(envelope)]
 
     def match_parts(
         self, source: str, detail_type: str, fields: Callable[[], Mapping[str, Any]], detail: Callable[[], bytes]
@@ -178,8 +194,7 @@ class MatchIndex(Generic[RuleId]):
             return self.match_event(fields(), detail())
         if narrowing.detail_only:
             return narrowing.match_detail(detail())
-        found = narrowing.open.match_event(fields(), detail()) if narrowing.open is not None else []
-        return [*narrowing.certain, *found]
+        return narrowing.open.match_event(fields(), detail()) if narrowing.open is not None else narrowing.certain
 
     def narrowed(self, source: str, detail_type: str) -> Narrowing[RuleId] | None:
         """What is left to ask of events with this pair; None until `match_parts` has seen it often enough."""
@@ -187,25 +202,31 @@ class MatchIndex(Generic[RuleId]):
         return narrowing if isinstance(narrowing, Narrowing) else None
 
     def _sight(self, pair: Pair, sightings: int) -> None:
-        """Count a pair, and build its narrowing when it has come often enough."""
-        if sightings + 1 >= SIGHTINGS:
-            self._narrowings[pair] = Narrowing(*narrow(self._rules, pair))
+        """Count a pair, and build its narrowing when it has come often enough to be worth the time and the room."""
+        if sightings == TOO_WIDE:
+            return
+        if sightings + 1 >= max(SIGHTINGS, len(self._rules) // RULES_A_SIGHTING):
+            certain, rest = narrow(self._rules, pair)
+            taken = len(certain) + len(rest)
+            self._narrowings[pair] = Narrowing(certain, rest) if taken <= self._room else TOO_WIDE
+            self._room -= taken if taken <= self._room else 0
         elif sightings or (len(self._narrowings) < REMEMBERED_PAIRS and sum(map(len, pair)) <= LONGEST_PAIR):
             self._narrowings[pair] = sightings + 1
 
-    def _match_detail(self, detail: bytes) -> list[RuleId]:
+    def _match_detail(self, detail: bytes) -> Collection[RuleId]:
         """The rules that match, of an index whose rules ask of the detail only."""
-        results: dict[Any, None] = {}
-        self._matchers[2].match(self._paths.of_detail(detail), results)
-        return list(results)
+        return self._decide(self._paths.of_detail(detail))
 
-    def _match(self, values: Values) -> list[RuleId]:
-        """Without gates: once the values are there, the forks behind them cost less than they do."""
-        front, _, deep = self._matchers
-        results: dict[Any, None] = {}
-        front.match(values, results)
-        deep.match(values, results)
-        return list(results)
+    def _first_decide(self, values: Values) -> Collection[Any]:
+        """Stands in for `_decide` until it is first needed."""
+        # Without gates: once the values are there, the forks behind them cost less than they do.
+        matcher, always = Matcher((self._front, self._deep), self._paths.order), self._always
+        ask = (lambda values: (*always, *matcher.match(values))) if always else matcher.match
+        self._decide = ask
+        if 0 < len(self._conditions) <= CONDITION_LIMIT:
+            forks = (filed.entry.conditions for forks in self._filed.values() for filed in forks)
+            self._decide = Verdicts(forks, self._paths.order, ask).of
+        return self._decide(values)
 
     # Changing
 
@@ -248,13 +269,15 @@ class MatchIndex(Generic[RuleId]):
         return copied
 
     def _finish(self, paths: _Paths | None) -> None:
+        self._decide = self._first_decide
+        self._always: tuple[RuleId, ...] = ()
         self._narrowings: dict[Pair, int | Narrowing[RuleId]] = {}
+        self._room = NARROWED_RULES
         asked = self._conditions.variety.keys()
         self._paths = paths if paths is not None and paths.order.keys() == asked else _Paths(list(asked))
         self._whole = self._paths.whole
-        self._prefilter = Prefilter([*self._front.tables.items(), *self._deep.tables.items()])
-        order = self._paths.order
-        self._matchers = (Matcher(self._front, order), Matcher(self._gating, order), Matcher(self._deep, order))
+        self._front_matcher = Matcher((self._front,), self._paths.order)
+        self._gate_matcher = Matcher((self._gating,), self._paths.order)
 
     def _file(self, rule: RuleId, forks: Sequence[tuple[Condition, ...]]) -> None:
         filed = []
@@ -312,13 +335,15 @@ class Narrowing(Generic[RuleId]):
     def __init__(self, certain: list[RuleId], rest: Mapping[RuleId, Pattern]) -> None:
         self.certain = certain
         self.open = MatchIndex(rest) if rest else None
+        if self.open is not None:
+            self.open._always = tuple(certain)
         self.detail_only = self.open is not None and not self.open._paths.envelope
 
-    def match_detail(self, detail: bytes) -> list[RuleId]:
+    def match_detail(self, detail: bytes) -> Sequence[RuleId]:
         """The rules that match an event of the pair by its detail; EventError if that is no JSON object."""
         assert self.open is not None
         found = self.open._match_detail(detail)
-        return [*self.certain, *found] if self.certain else found
+        return found if isinstance(found, tuple) else tuple(found)
 
 
 class _Filed:
@@ -344,63 +369,3 @@ class _Gate:
 
     def used(self, more: int) -> _Gate:
         return _Gate(self.entry, self.anchor, self.users + more)
-
-
-class _Conditions:
-    """The conditions in use, each once, and how many different ones every path has."""
-
-    __slots__ = ("_held", "_users", "variety")
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[str, Leaf], Condition] = {}
-        self._users: dict[Condition, int] = {}
-        self.variety: dict[str, int] = {}
-
-    def copy(self) -> _Conditions:
-        copied = _Conditions()
-        copied._held = self._held.copy()
-        copied._users = self._users.copy()
-        copied.variety = self.variety.copy()
-        return copied
-
-    def take(self, pattern: Pattern) -> list[tuple[Condition, ...]]:
-        """The forks of a pattern as conditions, forks that ask the same only once."""
-        forks = {tuple(fork.items()): None for fork in pattern.forks}
-        return [tuple(self._use(path, leaf) for path, leaf in fork) for fork in forks]
-
-    def _use(self, path: str, leaf: Leaf) -> Condition:
-        condition = self._held.get((path, leaf))
-        if condition is None:
-            condition = self._held[path, leaf] = Condition(path, leaf)
-            self.variety[path] = self.variety.get(path, 0) + 1
-        self._users[condition] = self._users.get(condition, 0) + 1
-        return condition
-
-    def release(self, conditions: Sequence[Condition]) -> None:
-        for condition in conditions:
-            self._users[condition] -= 1
-            if not self._users[condition]:
-                del self._users[condition]
-                del self._held[condition.path, condition.leaf]
-                self.variety[condition.path] -= 1
-                if not self.variety[condition.path]:
-                    del self.variety[condition.path]
-
-    def cost(self, condition: Condition) -> float:
-        """An estimate of how many events satisfy a condition: the more values rules name, the rarer is each."""
-        return sum(self._likelihood(condition.path, alternative) for alternative in condition.leaf)
-
-    def _likelihood(self, path: str, alternative: Alternative) -> float:
-        number = _named_number(alternative)
-        if number is not None:
-            # A measured fraction hardly ever comes twice.
-            return (0.2 if number.is_integer() else 0.02) / self.variety[path]
-        return _LIKELIHOOD.get(type(alternative)) or 0.3 / self.variety[path]
-
-
-def _named_number(alternative: Alternative) -> float | None:
-    if isinstance(alternative, Number):
-        return alternative.value
-    if isinstance(alternative, Numeric) and alternative.low == alternative.high:
-        return alternative.low
-    return None

@@ -44,6 +44,8 @@ from rules.operators import (
 Item = TypeVar("Item")
 
 _GRAM_LENGTHS = (1, 2, 4, 8)
+_TRIED_TEXTS = 16
+"""So many beginnings, or ends, are tried with one call before dictionaries are asked."""
 _BucketName = tuple[str, int]
 
 
@@ -102,7 +104,7 @@ Probe = Callable[[str], Sequence[Item]]
 class Lookup(Generic[Item]):
     """Alternatives, each with items; answers the items of all alternatives that accept a scalar."""
 
-    __slots__ = ("_blocks", "_buckets", "_hooks", "_ranges", "find_text", "reads_addresses")
+    __slots__ = ("_blocks", "_buckets", "_hooks", "_ranges", "reads_addresses")
 
     def __init__(self) -> None:
         self._buckets: dict[_BucketName, dict[Any, tuple[Item, ...]]] = {}
@@ -111,8 +113,6 @@ class Lookup(Generic[Item]):
 
     def _forget(self) -> None:
         """Drop what is derived from the buckets; it is made again when first needed."""
-        self.find_text: Probe[Item] = self._first_find
-        """Answers the items of all alternatives that accept a string."""
         self._ranges: Intervals[Item] | None = None
         self._blocks: Intervals[Cidr] | None = None
         self.reads_addresses = any(kind in ("address", "block") for kind, _ in self._buckets)
@@ -128,6 +128,10 @@ class Lookup(Generic[Item]):
 
     def __bool__(self) -> bool:
         return bool(self._buckets)
+
+    def __len__(self) -> int:
+        """How many different alternatives there are."""
+        return sum(map(len, self._buckets.values()))
 
     def add(self, alternative: Alternative, item: Item) -> None:
         name, key = _place(alternative)
@@ -162,9 +166,12 @@ class Lookup(Generic[Item]):
 
     def _discard_hook(self, wildcard: Wildcard) -> None:
         for kind, length, key in _hooks(wildcard):
-            held = self._hooks.get((kind, length), {}).get(key, ())
-            if wildcard in held:
-                self._hooks[kind, length][key] = tuple(other for other in held if other != wildcard)
+            hooks = self._hooks.get((kind, length), {})
+            kept = tuple(other for other in hooks.pop(key, ()) if other != wildcard)
+            if kept:
+                hooks[key] = kept
+            elif not hooks:
+                self._hooks.pop((kind, length), None)
 
     def _crowd(self, hook: tuple[str, int, str]) -> float:
         """How many wildcards a value with this hook would have to be matched with; short grams are in most values."""
@@ -189,35 +196,59 @@ class Lookup(Generic[Item]):
 
     # Strings
 
-    def _first_find(self, text: str) -> Sequence[Item]:
-        """Stands in for `find_text` until it is first needed."""
-        probes = list(self._make_probes())
-        if len(probes) == 1:
-            self.find_text = probes[0]
-            return probes[0](text)
+    def text_finder(self) -> Probe[Item]:
+        """What answers the items of all alternatives that accept a string; it must not outlive a change."""
+        starts, ends, others = self._starts(), self._ends(), list(self._others())
+        probes = [*starts[1], *ends[1], *others]
+        if len(probes) <= 1:
+            return probes[0] if probes else lambda text: ()
+        (start_texts, start_probes), (end_texts, end_probes) = starts, ends
 
         def find(text: str) -> Sequence[Item]:
             found: tuple[Item, ...] = ()
-            for probe in probes:
+            if text.startswith(start_texts):
+                for probe in start_probes:
+                    found = (*found, *probe(text))
+            if text.endswith(end_texts):
+                for probe in end_probes:
+                    found = (*found, *probe(text))
+            for probe in others:
                 items = probe(text)
                 if items:
                     found = (*found, *items)
             return found
 
-        self.find_text = find
-        return find(text)
+        return find
 
-    def names(self, text: str) -> bool:
-        """Whether some alternative is this very string."""
-        return text in self._buckets.get(("text", 0), ())
+    def _starts(self) -> tuple[tuple[str, ...], list[Probe[Item]]]:
+        """What strings begin with that come up by their beginning, and the probes for them."""
+        return self._affixes("prefix", "start", _probe_prefix)
 
-    def _make_probes(self) -> Iterator[Probe[Item]]:
+    def _ends(self) -> tuple[tuple[str, ...], list[Probe[Item]]]:
+        return self._affixes("suffix", "end", _probe_suffix)
+
+    def _affixes(
+        self, kind: str, hook: str, make: Callable[[dict[Any, tuple[Any, ...]], int], Probe[Any]]
+    ) -> tuple[tuple[str, ...], list[Probe[Item]]]:
+        probes: list[Probe[Item]] = []
+        texts: list[str] = []
+        for (name, length), bucket in self._buckets.items():
+            if name == kind:
+                probes.append(make(bucket, length))
+                texts += bucket
+        for (name, length), hooks in self._hooks.items():
+            if name == hook:
+                probes.append(self._probe_wildcards(name, length))
+                texts += hooks
+        return tuple(texts) if len(texts) <= _TRIED_TEXTS else ("",), probes
+
+    def _others(self) -> Iterator[Probe[Item]]:
         for (kind, length), bucket in self._buckets.items():
             make = _PROBES.get(kind)
             if make is not None:
                 yield make(bucket, length)
-        if ("wildcard", 0) in self._buckets:
-            for kind, length in self._hooks:
+        for kind, length in self._hooks:
+            if kind == "gram":
                 yield self._probe_wildcards(kind, length)
         if ("odd", 0) in self._buckets:
             odd = self._buckets["odd", 0]
@@ -329,8 +360,6 @@ def _probe_folded_suffix(bucket: dict[Any, tuple[Item, ...]], length: int) -> Pr
 
 _PROBES: dict[str, Callable[[dict[Any, tuple[Any, ...]], int], Probe[Any]]] = {
     "text": _probe_text,
-    "prefix": _probe_prefix,
-    "suffix": _probe_suffix,
     "folded": _probe_folded,
     "folded prefix": _probe_folded_prefix,
     "folded suffix": _probe_folded_suffix,

@@ -3,7 +3,8 @@
 Nearly every rule names one or both, and the events of a bus repeat few pairs of them. For a pair that has been seen a
 few times the rules that it rules out are dropped for good, and from the others the conditions it has settled: most
 pairs leave a handful of conditions on the detail, or none. Matching then costs one dictionary access more and much
-else less. The first sightings of a pair go the general way, so that a stream of pairs that never repeat builds nothing.
+else less. The first sightings of a pair go the general way, so that a stream of pairs that never repeat builds nothing;
+among many rules, which all have to be looked through (2 µs each), more of them, so that the work stays in proportion.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ SIGHTINGS = 8
 LONGEST_PAIR = 512
 """Characters of a source and a detail-type together; longer ones are nobody's habit, and would fill the memory."""
 
+RULES_A_SIGHTING = 8
+"""Among more rules than eight times the sightings, one sighting more for so many rules."""
+
 REMEMBERED_PAIRS = 512
+
+NARROWED_RULES = 20_000
+"""How many rules the narrowings of one rule set may hold together; behind that pairs stay as they are."""
+
+TOO_WIDE = -1
+"""In place of the sightings of a pair whose narrowing has no room."""
 
 Pair = tuple[str, str]
 """(source, detail-type)"""

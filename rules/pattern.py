@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rules import operators, reader
+from rules import expressions, reader
 from rules.arrays import Choice, consistent
 from rules.complexity import TOO_COMPLEX, too_complex
 from rules.errors import PatternError
@@ -190,9 +190,9 @@ class _Compiler:
         alternatives: list[Alternative] = []
         while (kind := tokens.next()) != reader.ARRAY_END:
             if kind == reader.OBJECT:
-                alternatives.append(operators.read_expression(tokens))
+                alternatives.append(expressions.read_expression(tokens))
             else:
-                alternatives.append(operators.read_literal(tokens, kind))
+                alternatives.append(expressions.read_literal(tokens, kind))
         if not alternatives:
             tokens.fail("Empty arrays are not allowed")
         if not self._forks:

@@ -14,7 +14,7 @@ import click
 import pytest
 
 from bus.cli import main
-from bus.commands.options import variables
+from bus.commands.options import subcommands, variables
 from bus.config import CLIENT_VARIABLES, Settings, environment_name
 from bus.metrics import HELP
 from rules import Pattern
@@ -33,7 +33,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 def commands(command: click.Command = main, path: str = "busbar") -> Iterator[tuple[str, click.Command]]:
     """Every command with the words that call it, groups left out."""
     if isinstance(command, click.Group):
-        for name, each in command.commands.items():
+        for name, each in subcommands(command):
             yield from commands(each, f"{path} {name}")
     else:
         yield path, command

@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from bus.api.operations import Row
 from bus.errors import ApiError, validation
-from bus.sources.cloudtrail import CloudTrail, is_packed
-from bus.sources.service_events import ServiceEvents
+from bus.origins.cloudtrail import CloudTrail, is_packed
+from bus.origins.service_events import ServiceEvents
 
 MOST_ENTRIES = 1000
 DURABLE, BEST_EFFORT = "durable", "best-effort"

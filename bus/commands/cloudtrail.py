@@ -13,7 +13,7 @@ from bus.client import Client, ClientError
 from bus.commands.connection import with_client
 from bus.commands.options import option
 from bus.errors import ApiError
-from bus.sources.cloudtrail import read_file
+from bus.origins.cloudtrail import read_file
 
 MOST_RECORDS = 200
 MOST_BYTES = 1 << 20

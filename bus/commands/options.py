@@ -38,8 +38,17 @@ def variables(command: click.Command, prefix: str = AUTO_PREFIX) -> Iterator[str
         if isinstance(parameter, click.Option) and parameter.allow_from_autoenv:
             yield typing.cast(str | None, parameter.envvar) or f"{prefix}_{parameter.name}".upper()
     if isinstance(command, click.Group):
-        for name, each in command.commands.items():
+        for name, each in subcommands(command):
             yield from variables(each, f"{prefix}_{name}".replace("-", "_").upper())
+
+
+def subcommands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """The commands of a group by name, those too that are loaded only now."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        if found is not None:
+            yield name, found
 
 
 def _option(each: Field[Any], hint: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

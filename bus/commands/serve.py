@@ -13,7 +13,7 @@ import structlog
 import uvloop
 
 from bus.commands.options import setting_options, variables
-from bus.config import Settings, from_mapping, unknown_variables
+from bus.config import ENV_PREFIX, Settings, from_mapping, unknown_variables
 from bus.errors import ConfigError, StoreError
 from bus.logs import configure
 from bus.server import serve
@@ -51,8 +51,9 @@ def serve_command(context: click.Context, /, **values: Any) -> None:
 
 def _of_settings(environment: Mapping[str, str], root: click.Command) -> dict[str, str]:
     """The environment without the variables of options, so that what is left should be a setting."""
-    known = set(variables(root))
-    return {name: value for name, value in environment.items() if name not in known}
+    ours = {name: value for name, value in environment.items() if name.startswith(ENV_PREFIX)}
+    known = set(variables(root)) if ours else set()
+    return {name: value for name, value in ours.items() if name not in known}
 
 
 def _announce(url: str, settings: Settings) -> None:

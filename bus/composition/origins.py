@@ -10,11 +10,11 @@ from bus.archives.replays import Replays
 from bus.composition import Foundation
 from bus.composition.delivery import Delivery
 from bus.composition.state import State
+from bus.origins.cloudtrail import CloudTrail
+from bus.origins.partner_events import PartnerEvents
+from bus.origins.service_events import ServiceEvents
 from bus.scheduler import Scheduler
 from bus.schedules.firing import Firing
-from bus.sources.cloudtrail import CloudTrail
-from bus.sources.partner_events import PartnerEvents
-from bus.sources.service_events import ServiceEvents
 from bus.targets import Route
 
 

@@ -10,10 +10,10 @@ from bus.catalog import Catalog
 from bus.composition import Foundation
 from bus.composition.destinations import Destinations, open_destinations
 from bus.endpoints import Endpoints
+from bus.origins.partners import Partners
 from bus.permissions.principals import Principals
 from bus.queues import Queues
 from bus.schedules.registry import Registry
-from bus.sources.partners import Partners
 from bus.tags import TagBook
 from bus.wires import Wires
 

@@ -169,19 +169,21 @@ class Dispatch:
         return plan
 
     def accepted(self, events: Sequence[Planned]) -> None:
-        """After the commit: hand the leased deliveries to their lanes, then count and tell.
+        """After the commit of events of one instant: hand the leased deliveries to their lanes, then count and tell.
 
         In this order, because a delivery that is leased and in no lane would lie there as long as the lease.
         """
+        over: list[Lane] = []
         for event, plan, appended in events:
+            over += plan.delivered
             if plan.deliveries:
+                self._tally.created(len(plan.lanes))
                 self._hand_over(event, plan, appended)
-        now = self._clock.now_ms()
-        for event, plan, _ in events:
-            self._tally.created(len(plan.lanes) + len(plan.delivered))
-            if plan.delivered:
-                self._tally.delivered_now(plan.delivered, now - event.ts)
-            if self._logs.buses:
+        if over:
+            self._tally.created(len(over))
+            self._tally.delivered_now(over, self._clock.now_ms() - events[0][0].ts)
+        if self._logs.buses:
+            for event, plan, _ in events:
                 self._logs.created(event, [lane.route for lane in plan.lanes], [lane.route for lane in plan.delivered])
 
     def _hand_over(self, event: Accepted, plan: Plan, appended: Appended) -> None:

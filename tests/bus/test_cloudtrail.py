@@ -16,8 +16,8 @@ from bus.arrival import Arrival
 from bus.clock import IdSource, ManualClock
 from bus.errors import ApiError, StoreUnavailable
 from bus.metrics import Metrics
+from bus.origins.cloudtrail import LARGEST, MOST_REASONS, MOST_VALUES, SLICE, CloudTrail, Refused, read_file, unpack
 from bus.scope import Scope
-from bus.sources.cloudtrail import LARGEST, MOST_REASONS, MOST_VALUES, SLICE, CloudTrail, Refused, read_file, unpack
 
 SCOPE = Scope("000000000000", "us-east-1")
 FOLDER = Path(__file__).parents[1] / "cases/cloudtrail"
@@ -122,7 +122,7 @@ async def test_no_more_reasons_are_kept_than_are_told(monkeypatch: pytest.Monkey
         made.append(Refused(place, reason))
         return made[-1]
 
-    monkeypatch.setattr("bus.sources.cloudtrail.Refused", refused)
+    monkeypatch.setattr("bus.origins.cloudtrail.Refused", refused)
     loaded = await Bench().load(*[None] * (MOST_REASONS + 5))
     assert (loaded.refused, len(made)) == (MOST_REASONS + 5, MOST_REASONS)
 
@@ -134,7 +134,7 @@ async def test_what_is_packed_is_read_beside_the_loop(monkeypatch: pytest.Monkey
         threads.append(threading.current_thread())
         return read_file(body)
 
-    monkeypatch.setattr("bus.sources.cloudtrail.read_file", read)
+    monkeypatch.setattr("bus.origins.cloudtrail.read_file", read)
     bench = Bench()
     assert (await bench.cloudtrail.load(SCOPE, gzip.compress(file(GOOD[0])))).accepted == 1
     assert threads[0] is not threading.main_thread(), "little that is packed may be much"
@@ -218,7 +218,7 @@ class TestUnpacking:
             def __getattr__(self, name: str) -> Any:
                 return getattr(self._real, name)
 
-        monkeypatch.setattr("bus.sources.cloudtrail.zlib.decompressobj", Counting)
+        monkeypatch.setattr("bus.origins.cloudtrail.zlib.decompressobj", Counting)
         members, body = 2000, gzip.compress(b"")
         assert unpack(body * members, limit=1) == b""
         assert handed < members * (1 << 12)

@@ -12,8 +12,8 @@ from bus.clock import IdSource, ManualClock
 from bus.errors import ApiError, StoreUnavailable
 from bus.ingest import NOT_STORED
 from bus.metrics import Metrics
+from bus.origins.partner_events import PartnerEvents
 from bus.scope import Call, Scope
-from bus.sources.partner_events import PartnerEvents
 
 PARTNER, CUSTOMER = Scope("111111111111", "us-east-1"), Scope("222222222222", "us-east-1")
 WORKS, WAITS, FULL, GONE = (f"aws.partner/example.com/{name}" for name in ("works", "waits", "full", "gone"))

@@ -13,8 +13,8 @@ import pytest
 from bus.buses import Buses
 from bus.clock import ManualClock
 from bus.errors import ApiError, StoreUnavailable
+from bus.origins.partners import PATIENCE_MS, Partners
 from bus.scope import Call, Scope
-from bus.sources.partners import PATIENCE_MS, Partners
 from bus.store.sqlite import SqliteStore, open_store
 
 PARTNER, CUSTOMER = Scope("111111111111", "us-east-1"), Scope("222222222222", "us-east-1")

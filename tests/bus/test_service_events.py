@@ -14,8 +14,8 @@ from bus.arrival import Arrival
 from bus.clock import IdSource, ManualClock
 from bus.errors import StoreUnavailable
 from bus.metrics import Metrics
+from bus.origins.service_events import ServiceEvents
 from bus.scope import Scope
-from bus.sources.service_events import ServiceEvents
 from tests.waiting import eventually
 
 SCOPE, OTHER = Scope("111122223333", "eu-west-1"), Scope("444455556666", "us-east-1")

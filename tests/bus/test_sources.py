@@ -12,7 +12,7 @@ from aiohttp import web
 from tenacity import wait_fixed
 
 from bus.clock import ManualClock
-from bus.sources.client import BATCH, BATCH_BYTES, BusAway, EventRefused, ServiceSource, SourceError
+from bus.sources import BATCH, BATCH_BYTES, BusAway, EventRefused, ServiceSource, SourceError
 from tests.waiting import eventually
 
 Answer = Callable[[dict[str, Any]], web.Response]

@@ -160,7 +160,7 @@ def split(text: str) -> tuple[dict[str, Any], bytes] | None:
         end = json.JSONDecoder().raw_decode(detail)[1]
     except ValueError:
         return None
-    if not detail.startswith("{"):
+    if not detail.startswith("{") or load(detail[:end]) != dict(pairs)["detail"]:  # "detail" of something else
         return None
     return {key: value for key, value in event.items() if key != "detail"}, detail[:end].encode()
 

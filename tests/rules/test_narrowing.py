@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rules.index import MatchIndex
-from rules.narrowing import REMEMBERED_PAIRS, SIGHTINGS, narrow
+from rules.narrowing import NARROWED_RULES, REMEMBERED_PAIRS, RULES_A_SIGHTING, SIGHTINGS, TOO_WIDE, narrow
 from rules.pattern import Pattern
 
 LEAVES = st.sampled_from(
@@ -99,3 +99,16 @@ def test_narrowing_drops_what_is_settled() -> None:
     certain, rest = narrow(rules, ("a", "t1"))
     assert certain == ["settled"]
     assert {rule: [list(fork) for fork in pattern.forks] for rule, pattern in rest.items()} == {"open": [["detail.x"]]}
+
+
+def test_pairs_that_leave_too_many_rules_stay_as_they_are() -> None:
+    some = NARROWED_RULES // 4
+    index = MatchIndex({n: Pattern.parse(f'{{"source":["a"],"detail":{{"x":["{n}"]}}}}') for n in range(some)})
+    index._room = some
+    for _ in range(some // RULES_A_SIGHTING + 1):
+        assert put(index, {"source": "a", "detail-type": "t"}, {"x": "7"}) == {7}
+        assert put(index, {"source": "a", "detail-type": "u"}, {"x": "8"}) == {8}
+    assert index.narrowed("a", "t") is not None
+    assert index.narrowed("a", "u") is None
+    assert index._narrowings["a", "u"] == TOO_WIDE
+    assert put(index, {"source": "a", "detail-type": "u"}, {"x": "9"}) == {9}

@@ -19,8 +19,8 @@ from bus.arrival import Arrival, Envelope
 from bus.clock import IdSource
 from bus.errors import ApiError, validation
 from bus.metrics import Metrics
+from bus.origins.service_events import Put, dedup_key
 from bus.scope import Scope
-from bus.sources.service_events import Put, dedup_key
 from rules.arn import DEFAULT_BUS
 from rules.cloudtrail import RecordError, read_record
 from rules.event import load_json
