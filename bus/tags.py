@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 import orjson
 
-from bus.errors import validation
+from bus.errors import ApiError, validation
 from bus.quotas import Quotas, check_quota
 from bus.rule_checks import bad_arn, read_arn
 from bus.scope import Call, Scope
 from bus.store import ConfChange, Store
-from rules.arn import Arn
+from rules.arn import Arn, parse
 
 Change = Callable[[Mapping[str, str]], dict[str, str]]
 
@@ -56,6 +56,7 @@ class TagBook:
         self._store = store
         self._lock = asyncio.Lock()
         self._entries: dict[str, tuple[str, dict[str, str]]] = {}
+        self._identify: list[Identify] = []
 
     async def load(self) -> None:
         """Read all tags from the store."""
@@ -67,7 +68,26 @@ class TagBook:
 
     def of(self, identify: Identify) -> TagHolder:
         """The holder for one kind of resource."""
+        self._identify.append(identify)
         return _Section(self, identify)
+
+    async def forget_gone(self) -> None:
+        """Let go of the tags of resources that are no more; most ARNs are never borne again."""
+        async with self._lock:
+            gone = [arn for arn, (identity, _) in self._entries.items() if not self._is_there(parse(arn), identity)]
+            if gone:
+                await self._store.conf_put([ConfChange(KIND, arn, None) for arn in gone])
+            for arn in gone:
+                del self._entries[arn]
+
+    def _is_there(self, arn: Arn, identity: str) -> bool:
+        for identify in self._identify:
+            try:
+                if identify(Scope(arn.account, arn.region), arn) == identity:
+                    return True
+            except ApiError:
+                continue  # it is not of this kind, or there no more
+        return False
 
     def read(self, arn: str, identity: str) -> Mapping[str, str]:
         """The tags of that resource; none when the entry is that of an earlier one."""

@@ -48,12 +48,13 @@ async def begin(base: Foundation, state: State, delivery: Delivery, origins: Ori
 
 
 async def _tidy(base: Foundation, state: State, delivery: Delivery, origins: Origins) -> None:
-    """Now and then let go of what replaced and removed targets have left behind, and of replays long over."""
+    """Now and then let go of what replaced and removed targets have left behind, of replays long over, and of tags."""
     while True:
         await asyncio.sleep(TIDY_EVERY_S)
         try:
             await _forget_unused(base, state, delivery)
             await origins.replays.forget_old()
+            await state.tag_book.forget_gone()
         except StoreError as error:
             log.warning("what nobody uses is kept for now", reason=str(error))
 

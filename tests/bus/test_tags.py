@@ -143,6 +143,23 @@ class TestTagBook:
                 await operation(Call(SCOPE), {**request, "TagKeys": ["b"]})
         await conf.store.close()
 
+    async def test_tags_of_what_is_gone_are_let_go(self, tmp_path: Path) -> None:
+        conf, things = await configuration(str(tmp_path)), {"t": "first", "u": "other", "v": "third"}
+        labels = self.tags(book := TagBook(conf.store), things)
+        for name in things:
+            request = {"ResourceARN": self.THING[:-1] + name, "Tags": [{"Key": "a", "Value": name}]}
+            await labels.tag_resource(Call(SCOPE), request)
+        things["t"] = "second"
+        del things["u"]
+        await book.forget_gone()
+        await book.forget_gone()
+        _, entries = await conf.store.conf_list("tags")
+        assert [entry.key for entry in entries] == [self.THING[:-1] + "v"]
+        assert await labels.list_tags_for_resource(Call(SCOPE), {"ResourceARN": self.THING[:-1] + "v"}) == {
+            "Tags": [{"Key": "a", "Value": "v"}]
+        }
+        await conf.store.close()
+
     def tags(self, book: TagBook, things: dict[str, str]) -> Tags:
         def identify(scope: Scope, arn: Arn) -> str:
             name = arn.resource.removeprefix("thing/")
