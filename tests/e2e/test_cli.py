@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -588,6 +589,18 @@ class TestUnreachable:
         assert ended.stderr == (
             f"busbar: no bus answers at {NOWHERE}; start one with `busbar serve`, or name another with --endpoint-url\n"
         )
+
+    @pytest.mark.parametrize("reply", [Reply(text=b"<html>"), Reply(text=b"{}"), Reply(404, text=b"<html>")], ids=repr)
+    @pytest.mark.parametrize(
+        "words", [("put", "--quiet", "s", "t", "{}"), ("rules",), ("wire", "list"), ("dlq", "list"), ("replay", "a")],
+        ids=" ".join,
+    )  # fmt: skip
+    def test_a_server_that_is_no_bus(self, words: tuple[str, ...], reply: Reply, sink: Sink) -> None:
+        sink.answer = lambda post: reply
+        ended = invoke(*words, "--endpoint-url", f"http://{urlsplit(sink.url).netloc}")
+        assert ended.returncode == 1
+        assert ended.stderr.startswith("busbar: the server ")
+        assert ended.stderr.endswith("; is it a busbar?\n")
 
     def test_a_file_says_how_much_was_put(self, name: str) -> None:
         ended = invoke("put", stdin=lines(name, 25), BUSBAR_ENDPOINT_URL=NOWHERE)
