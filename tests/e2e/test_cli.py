@@ -10,6 +10,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -640,6 +641,13 @@ class TestCredentials:
         assert wrong.returncode == 1
         assert wrong.stderr.startswith("busbar: The request signature we calculated")
         assert "--token" in wrong.stderr
+
+
+def test_what_a_bus_says_to_try_can_be_typed_as_it_stands(start_server: Callable[..., Any]) -> None:
+    said = re.search(r"command='busbar (put .*)'$", start_server().said(), re.MULTILINE)
+    assert said
+    ended = invoke(*shlex.split(said[1]))
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 class TestServe:
