@@ -257,6 +257,8 @@ class TestPut:
         ("words", "sentence"),
         [
             (("shop",), "one event needs SOURCE, DETAIL_TYPE and DETAIL"),
+            (("shop", "T", "{}", "--file", "/dev/null"), "one event from the arguments, or many from --file; not both"),
+            (("--file", "/dev/null", "--resource", "arn:a"), "--resource is for the one event of the arguments"),
             (("shop", "T", "nothing"), "quote it for the shell"),
             (("shop", "T", "[1]"), "is not a JSON object"),
             (("--file", "/no/such/file"), "No such file"),
