@@ -51,7 +51,7 @@ class Client:
     def aws(self, service: str) -> Any:
         """A botocore client for ``events`` or ``sqs``, which any number of threads may use."""
         credentials = _credentials()
-        return botocore.session.Session().create_client(
+        client = botocore.session.Session().create_client(
             service,
             region_name=self.region,
             endpoint_url=self.endpoint,
@@ -64,11 +64,28 @@ class Client:
                 proxies={},  # as on the operator's routes: a bus is nearby, and no proxy knows this machine's loopback
             ),
         )
+        client.meta.events.register("before-parse", self._by_a_bus)
+        return client
+
+    def _by_a_bus(self, response_dict: dict[str, Any], **_: Any) -> None:
+        """Refuse what no bus has written, before botocore takes a page of HTML for an answer or for an error."""
+        status, headers = response_dict["status_code"], response_dict["headers"]
+        if "x-amzn-requestid" not in headers and (status < 400 or "json" not in headers.get("content-type", "")):
+            raise ClientError(no_bus(self.endpoint, status))
 
     def call(self, method: str, path: str, *, query: dict[str, str] | None = None, body: Any = None) -> Any:
         """One of the operator's routes, answered with its JSON; ``body`` is JSON to be, or already its bytes."""
         with self._opened(method, path, query, body, silence=None) as response:
-            return json.loads(response.read())
+            return self._answer(response.read(), response.status)
+
+    def _answer(self, text: bytes, status: int) -> Any:
+        try:
+            given = json.loads(text)
+        except ValueError:
+            given = None
+        if not isinstance(given, dict):
+            raise ClientError(no_bus(self.endpoint, status))
+        return _Answer(given, self.endpoint, status)
 
     def lines(self, path: str, *, query: dict[str, str] | None = None) -> Iterator[Any]:
         """A route that goes on answering: one JSON value a line, until the caller ends it.
@@ -77,7 +94,7 @@ class Client:
         """
         with self._opened("GET", path, query, None, silence=SILENCE_S) as response:
             while line := response.readline():
-                yield json.loads(line)
+                yield self._answer(line, response.status)
         raise ClientError(f"the bus at {self.endpoint} ended the connection")
 
     @contextmanager
@@ -116,6 +133,22 @@ class Client:
 def nobody_at(endpoint: str) -> str:
     """What to say when nothing listens at an address."""
     return f"no bus answers at {endpoint}; start one with `busbar serve`, or name another with --endpoint-url"
+
+
+def no_bus(endpoint: str, status: int) -> str:
+    """What to say when something else than a bus listens at an address."""
+    return f"the server at {endpoint} answered {status}, but not as a bus does; is it a busbar?"
+
+
+class _Answer(dict[str, Any]):
+    """An answer of an operator's route. A member that every bus gives and that is not there: it was no bus."""
+
+    def __init__(self, given: dict[str, Any], endpoint: str, status: int) -> None:
+        super().__init__(given)
+        self._said = no_bus(endpoint, status)
+
+    def __missing__(self, name: str) -> Any:
+        raise ClientError(self._said)
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bus.errors import ConfigError
 
@@ -179,6 +180,28 @@ def _check_choices(settings: Settings) -> None:
             )
 
 
+def _check_texts(settings: Settings) -> None:
+    """An option that was given an empty text is a shell variable that was not set: `--credentials "$KEYS"` that let
+    everyone in, or `--data-dir "$DATA"` that filled the working directory, is not what anybody meant.
+    """
+    for name in ("data_dir", "credentials", "token", "aws_endpoint_url"):
+        if getattr(settings, name) == "":
+            raise ConfigError(f"{option_name(name)} must not be empty")
+
+
+def _check_aws_endpoint(settings: Settings) -> None:
+    url = settings.aws_endpoint_url
+    if url is None or url == "aws":
+        return
+    try:
+        place = urlsplit(url)
+        usable = place.scheme in ("http", "https") and bool(place.hostname) and place.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"--aws-endpoint-url must be `aws`, or a URL such as http://127.0.0.1:4566, not {url!r}")
+
+
 def _check_names(settings: Settings) -> None:
     if not re.fullmatch(r"[0-9]{12}", settings.account_id):
         raise ConfigError(f"--account-id must be 12 digits, not {settings.account_id!r}")
@@ -227,6 +250,8 @@ def _check_access(settings: Settings) -> None:
 _CHECKS = (
     _check_numbers,
     _check_choices,
+    _check_texts,
+    _check_aws_endpoint,
     _check_names,
     _check_networks,
     _check_secret,

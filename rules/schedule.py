@@ -94,7 +94,10 @@ def parse_schedule(text: str) -> Schedule:
 def _parse_rate(text: str) -> Rate:
     match = _RATE.fullmatch(text)
     if match is None:
-        raise ScheduleError("a schedule is rate(VALUE UNIT) or cron(FIELDS), in lower case and without further spaces")
+        raise ScheduleError(
+            "a schedule is rate(VALUE UNIT), cron(FIELDS) or, in EventBridge Scheduler, at(TIME), "
+            "in lower case and without further spaces"
+        )
     value = int(match[1]) if len(match[1].lstrip("0")) <= 10 else MAX_NUMBER + 1
     if not 1 <= value <= MAX_NUMBER:
         raise ScheduleError(f"the value of a rate is 1 to {MAX_NUMBER}")

@@ -10,6 +10,7 @@ import orjson
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -71,7 +72,8 @@ class Operations:
             *self.more,
         )
         guarded = ((path, self._guarded(handle, self.longest.get(path, MAX_BODY)), verb) for verb, path, handle in rows)
-        return Starlette(routes=[Route(path, endpoint, methods=[verb]) for path, endpoint, verb in guarded])
+        routes = [Route(path, endpoint, methods=[verb]) for path, endpoint, verb in guarded]
+        return Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
 
     def _guarded(self, handle: Handler, longest: int) -> Callable[[Request], Awaitable[Response]]:
         """Access first, then the handler; every error in one form."""
@@ -129,7 +131,10 @@ class Operations:
 
     async def list_dead_letters(self, request: Request, body: bytes) -> Response:
         """One page of a queue's letters; ``after`` is the Number of the last one seen."""
-        queue = self._queue(request.query_params.get("queue", ""))
+        named = request.query_params.get("queue")
+        if not named:
+            raise validation("The query must have queue, the name or ARN of a queue.")
+        queue = self._queue(named)
         after, limit = _number(request, "after", 0, 1 << 62), _number(request, "limit", 100, MAX_PAGE)
         return _json({"Letters": await self.dead_letters.page(queue, after=after, limit=limit)})
 
@@ -168,6 +173,13 @@ class Operations:
 
 def _json(value: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """404 for another path, 405 for another method, which Starlette would tell as plain text."""
+    assert isinstance(error, HTTPException)
+    answer = {"error": "UnknownOperationException", "message": f"There is no {request.method} {request.url.path}."}
+    return Response(orjson.dumps(answer), error.status_code, error.headers, "application/json")
 
 
 def _members(body: bytes, *required: str) -> dict[str, Any]:

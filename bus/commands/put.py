@@ -84,6 +84,10 @@ def put(
                 "events of services go to the default bus: --as-service and --bus do not go together"
             )
         source, detail_type, detail = shift_arguments(source, detail_type, detail, service)
+    if source is not None and file is not None:
+        raise click.UsageError("one event from the arguments, or many from --file; not both")
+    if source is None and resources:
+        raise click.UsageError("--resource is for the one event of the arguments; a line has its own Resources")
     if source is not None:
         entries: Iterable[Numbered | None] = [Numbered(1, _from_arguments(source, detail_type, detail, resources))]
     elif file is not None and file.seekable():

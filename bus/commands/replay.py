@@ -115,8 +115,13 @@ def _watch(client: Client, name: str, arn: str) -> None:
     shown: Any = click.progressbar(
         length=replay["Total"] or 0, label=name, show_pos=True, item_show_func=_waiting_for, file=sys.stderr
     )
+    told: str | None = None  # a bar that is not on a terminal shows nothing but its label
     with shown as bar:
         while True:
+            waiting = _waiting_for(replay)
+            if waiting and waiting != told and not sys.stderr.isatty():
+                click.echo(f"{name} is {waiting}", err=True)
+                told = waiting
             bar.update(max(0, min(replay["Replayed"], bar.length or 0) - bar.pos), replay)
             if replay["State"] in FINAL:
                 break

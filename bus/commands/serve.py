@@ -63,6 +63,7 @@ def _announce(url: str, settings: Settings) -> None:
     if settings.insecure and not settings.on_loopback and not settings.credentials:
         log.warning("everyone who can connect may act: --credentials FILE lets only key holders")
     name = "" if url == "http://127.0.0.1:4010" else f"--endpoint-url {url} "
-    log.info("put an event from another terminal", command=f"busbar put {name}shop OrderPlaced '{{\"id\": 1}}'")
+    # without the single quotes of a detail: the console renderer would escape them, and a shell not take it back
+    log.info("put an event from another terminal", command=f"busbar put {name}shop OrderPlaced {{}}")
     log.info("or use any AWS client", command=f"aws --endpoint-url {url} events list-rules", stop="Ctrl-C")
     click.echo(f"busbar listening on {url}")

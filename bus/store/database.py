@@ -84,6 +84,17 @@ def make_directory(path: str) -> Path:
     return directory
 
 
+def make_file(path: str) -> None:
+    """The database file, empty, made for this user alone when it is not there yet.
+
+    SQLite would make it as the umask says, and a data directory that was there before the bus, such as a volume, may be
+    open to others. The write-ahead log beside it gets the same mode from SQLite. What goes wrong here goes wrong again
+    when the file is opened, and is told then.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
 def connect(path: str) -> apsw.Connection:
     """An open, current database; raises StoreUnusable with what to do when the file cannot serve.
 

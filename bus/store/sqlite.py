@@ -34,7 +34,7 @@ from bus.store import archives as archive_tables
 from bus.store import messages as message_table
 from bus.store.checkpoints import WAL_LIMIT, Checkpoints
 from bus.store.configuration import Configuration
-from bus.store.database import FILE_NAME, DirectoryLock, connect, make_directory, rows, scan
+from bus.store.database import FILE_NAME, DirectoryLock, connect, make_directory, make_file, rows, scan
 from bus.store.journal import MAX_WEIGHT, PROBE_EVERY_S, Journal
 from bus.store.leases import Held, Leases
 
@@ -101,6 +101,7 @@ async def open_store(
     lock = DirectoryLock(directory)
     try:
         path = str(directory / FILE_NAME)
+        make_file(path)
         return SqliteStore(connect(path), clock, lock=lock, path=path, wal_limit=wal_limit, probe_every_s=probe_every_s)
     except BaseException:
         lock.release()

@@ -72,6 +72,21 @@ async def test_a_queue_that_is_no_arn_is_a_mistake_of_the_caller(queue: str) -> 
     assert queue in answer["message"]
 
 
+@pytest.mark.parametrize("query", ["", "queue=", "limit=1"])
+async def test_letters_of_no_queue_at_all_are_a_mistake_of_the_caller(query: str) -> None:
+    async with running() as app:
+        status, answer = await get(app, "/_bus/dead-letters", query)
+    said = "The query must have queue, the name or ARN of a queue."
+    assert (status, answer) == (400, {"error": "ValidationException", "message": said})
+
+
+@pytest.mark.parametrize(("path", "status"), [("/_bus/rulez", 404), ("/_bus/service-events", 405)])
+async def test_what_is_no_route_is_told_like_every_error(path: str, status: int) -> None:
+    async with running() as app:
+        answered = await get(app, path)
+    assert answered == (status, {"error": "UnknownOperationException", "message": f"There is no GET {path}."})
+
+
 async def test_letters_of_the_first_queue() -> None:
     async with running() as app:
         assert await get(app, "/_bus/dead-letters", "queue=dead-letters") == (200, {"Letters": []})

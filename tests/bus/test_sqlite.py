@@ -134,6 +134,17 @@ def test_the_data_directory_is_for_its_user_alone(directory: Path) -> None:
     assert directory.stat().st_mode & 0o077 == 0
 
 
+def modes(directory: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mode & 0o777 for file in directory.iterdir()}
+
+
+async def test_the_files_are_for_their_user_alone_in_a_directory_that_is_open_to_others(tmp_path: Path) -> None:
+    store = await open_store(str(tmp_path), ManualClock(NOW))
+    await store.append([event(1)])
+    assert modes(tmp_path) == dict.fromkeys(("bus.sqlite3", "bus.sqlite3-shm", "bus.sqlite3-wal", "lock"), 0o600)
+    await store.close()
+
+
 async def test_a_file_where_the_directory_should_be(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("something else")
     assert "cannot be made" in await refused(tmp_path / "data")

@@ -10,6 +10,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -255,6 +257,8 @@ class TestPut:
         ("words", "sentence"),
         [
             (("shop",), "one event needs SOURCE, DETAIL_TYPE and DETAIL"),
+            (("shop", "T", "{}", "--file", "/dev/null"), "one event from the arguments, or many from --file; not both"),
+            (("--file", "/dev/null", "--resource", "arn:a"), "--resource is for the one event of the arguments"),
             (("shop", "T", "nothing"), "quote it for the shell"),
             (("shop", "T", "[1]"), "is not a JSON object"),
             (("--file", "/no/such/file"), "No such file"),
@@ -589,6 +593,18 @@ class TestUnreachable:
             f"busbar: no bus answers at {NOWHERE}; start one with `busbar serve`, or name another with --endpoint-url\n"
         )
 
+    @pytest.mark.parametrize("reply", [Reply(text=b"<html>"), Reply(text=b"{}"), Reply(404, text=b"<html>")], ids=repr)
+    @pytest.mark.parametrize(
+        "words", [("put", "--quiet", "s", "t", "{}"), ("rules",), ("wire", "list"), ("dlq", "list"), ("replay", "a")],
+        ids=" ".join,
+    )  # fmt: skip
+    def test_a_server_that_is_no_bus(self, words: tuple[str, ...], reply: Reply, sink: Sink) -> None:
+        sink.answer = lambda post: reply
+        ended = invoke(*words, "--endpoint-url", f"http://{urlsplit(sink.url).netloc}")
+        assert ended.returncode == 1
+        assert ended.stderr.startswith("busbar: the server ")
+        assert ended.stderr.endswith("; is it a busbar?\n")
+
     def test_a_file_says_how_much_was_put(self, name: str) -> None:
         ended = invoke("put", stdin=lines(name, 25), BUSBAR_ENDPOINT_URL=NOWHERE)
         assert ended.returncode == 1
@@ -627,6 +643,13 @@ class TestCredentials:
         assert wrong.returncode == 1
         assert wrong.stderr.startswith("busbar: The request signature we calculated")
         assert "--token" in wrong.stderr
+
+
+def test_what_a_bus_says_to_try_can_be_typed_as_it_stands(start_server: Callable[..., Any]) -> None:
+    said = re.search(r"command='busbar (put .*)'$", start_server().said(), re.MULTILINE)
+    assert said
+    ended = invoke(*shlex.split(said[1]))
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 class TestServe:

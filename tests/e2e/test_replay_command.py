@@ -100,10 +100,23 @@ def test_ctrl_c_leaves_it_running_and_says_how_to_cancel_it(server: Server, owne
     out, said = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, out) == (0, "")
     cancel = f"aws --endpoint-url {server.url} --region us-east-1 events cancel-replay --replay-name left"
-    assert said == f"\nleft goes on; to cancel it: {cancel}\n"
+    assert said.endswith(f"\nleft goes on; to cancel it: {cancel}\n")
     assert state(owner, "left") == "RUNNING"
     owner.events.cancel_replay(ReplayName="left")
     until(lambda: state(owner, "left") == "CANCELLED", "the cancellation")
+
+
+@pytest.mark.usefixtures("held")
+def test_one_without_a_terminal_says_whom_it_waits_for_too(server: Server, owner: Tenant, sink: Sink) -> None:
+    process = subprocess.Popen(
+        command("replay", "all", "--name", "silent"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=clean({"BUSBAR_ENDPOINT_URL": server.url}),
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert [process.stderr.readline() for _ in range(2)] == ["silent\n", f"silent is waiting for {sink.url}\n"]
+    owner.events.cancel_replay(ReplayName="silent")
+    _, said = process.communicate(timeout=DEADLINE_S)
+    assert re.fullmatch(r"busbar: silent cancelled after \d+ events\n", said)
 
 
 @pytest.mark.usefixtures("held")
