@@ -217,9 +217,12 @@ class TestWithCredentials:
                 guarded.admit_operator(with_header(plain("GET", path), "authorization", header))
             assert (caught.value.code, caught.value.status) == ("MissingAuthenticationTokenException", 401)
 
-    @pytest.mark.parametrize("token", [None, ""])
-    def test_when_no_token_is_configured_none_is_good(self, tmp_path: Path, token: str | None) -> None:
-        gate = access(credentials=credentials_file(tmp_path, [KEY]), token=token)
+    def test_an_empty_token_is_no_token(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="--token must not be empty"):
+            access(credentials=credentials_file(tmp_path, [KEY]), token="")
+
+    def test_when_no_token_is_configured_none_is_good(self, tmp_path: Path) -> None:
+        gate = access(credentials=credentials_file(tmp_path, [KEY]), token=None)
         for header in ("Bearer", "Bearer ", "Bearer None"):
             with pytest.raises(ApiError):
                 gate.admit_operator(plain("GET", "/metrics", authorization=header))
