@@ -118,36 +118,38 @@ def load(body: bytes) -> Any:
     try:
         return json.loads(text, parse_int=Number, parse_float=Number)
     except RecursionError:
-        return _load_deep(text)
+        return load_deep(text, members=dict, scalar=_scalar)
 
 
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|[^\s,:{}\[\]"]+')
 _CONSTANTS = {"true": True, "false": False, "null": None}
 
 
-def _load_deep(text: str) -> Any:
-    top: list[Any] = []
-    open_values: list[tuple[Any, str | None]] = []
-    container: Any = top
-    key: str | None = None
+def load_deep(text: str, *, members: Callable[[list[tuple[str, Any]]], Any], scalar: Callable[[str], Any]) -> Any:
+    """Parse valid JSON that nests deeper than the interpreter's stack has room, with a stack of its own.
+
+    `members` makes an object of its pairs, `scalar` a value of the text of a string, number or constant.
+    """
+    outer: list[tuple[list[Any], bool, str | None]] = []
+    items: list[Any] = []
+    is_object, key = False, None
     for match in _TOKEN.finditer(text):
         token = match[0]
-        if token in "}]":
-            container, key = open_values.pop()
+        if token in "{[":
+            outer.append((items, is_object, key))
+            items, is_object, key = [], token == "{", None
             continue
-        if token[0] == '"' and key is None and type(container) is dict:
+        if token in "}]":
+            value = members(items) if is_object else items
+            items, is_object, key = outer.pop()
+        elif is_object and key is None:
             key = json.loads(token)
             continue
-        value: Any = {} if token == "{" else [] if token == "[" else _scalar(token)
-        if type(container) is dict:
-            container[key] = value
         else:
-            container.append(value)
+            value = scalar(token)
+        items.append((key, value) if is_object else value)
         key = None
-        if token in "{[":
-            open_values.append((container, key))
-            container = value
-    return top[0]
+    return items[0]
 
 
 def _scalar(token: str) -> Any:

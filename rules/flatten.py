@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rules import exact
 from rules.errors import RulesError
 from rules.operators import Scalar
 
@@ -95,11 +96,24 @@ def parse_event(text: str | bytes) -> dict[str, Any]:
     """
     try:
         event = json.loads(text, object_pairs_hook=_members, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        event = _parse_deep(text)
+    except ValueError as error:
         raise EventError(f"not a JSON object: {error}") from None
     if type(event) is not dict:
         raise EventError("not a JSON object")
     return event
+
+
+def _parse_deep(text: str | bytes) -> Any:
+    """Read what nests deeper than there is room on the stack, up to the 1024 levels that count as JSON."""
+    try:
+        decoded = text if isinstance(text, str) else text.decode()
+    except UnicodeDecodeError as error:
+        raise EventError(f"not a JSON object: {error}") from None
+    if not exact.is_object(decoded):
+        raise EventError("not a JSON object, or nested too deep")
+    return exact.load_deep(decoded, members=_members, scalar=json.loads)
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -445,3 +445,15 @@ def test_an_entry_is_judged_as_by_the_rules_one_by_one(entries: list[dict[str, A
             fault and fault.message for fault in expected
         ]
         assert bench.metrics.put_size.total == sum(map(entry_size, entries))
+
+
+@pytest.mark.parametrize("levels", [900, 960, 1000])
+async def test_a_detail_is_matched_however_deep_it_may_nest(levels: int) -> None:
+    """The interpreter's stack has no room for it, which is no fault of the event's."""
+    bench = Bench({"deep": '{"detail":{"b":[{"exists":false}]}}', "other": '{"detail":{"b":[1]}}'})
+    bench.ingest._max_bytes = 1 << 20
+    detail = '{"a":' * levels + "1" + "}" * levels
+    for number in range(SIGHTINGS + 2):
+        answer = await bench.put({**ENTRY, "Detail": detail})
+        assert answer["FailedEntryCount"] == 0
+        assert bench.dispatch.planned[number][1] == ["deep"]

@@ -105,3 +105,11 @@ def nesting(value: Any) -> int:
 def test_numbers_do_not_need_the_slow_writer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(exact, "_pieces")
     assert exact.dump(exact.load(b'{"a":[1.50,{"b":1e2}]}')) == b'{"a":[1.50,{"b":1e2}]}'
+
+
+@settings(deadline=None)
+@given(texts.filter(lambda text: "ud800" not in text))
+def test_reading_with_a_stack_of_its_own_equals_reading(text: str) -> None:
+    event = f'{{"a":{text},"a":1,"":[{text}]}}'
+    read = exact.load_deep(event, members=tuple, scalar=json.loads)
+    assert read == json.loads(event, object_pairs_hook=tuple)
