@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
+import orjson
+
 from bus.errors import ApiError
 
 Scope = MutableMapping[str, Any]
@@ -59,3 +61,14 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
 def _too_large(limit: int) -> ApiError:
     text = f"The request body is larger than {limit} bytes."
     return ApiError("RequestEntityTooLargeException", text, 413)
+
+
+def parse_json(body: bytes) -> Any:
+    """The JSON of a body; an operation without members may be called with none."""
+    if not body:
+        return {}
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ApiError("SerializationException", f"The body is not JSON in UTF-8: {error.msg} ({where})") from None

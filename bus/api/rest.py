@@ -21,7 +21,7 @@ from botocore.model import OperationModel, Shape  # type: ignore[import-untyped]
 from bus.api import Method
 from bus.api.dialect import ACCESS_CODES, Answer, Header
 from bus.api.model import Operation, Service
-from bus.api.request import Disconnected, Receive, Request, Scope, Send, read_body
+from bus.api.request import Disconnected, Receive, Request, Scope, Send, parse_json, read_body
 from bus.api.rpc import Gate, find_method, new_request_id, send_answer
 from bus.errors import ApiError, StoreUnavailable
 
@@ -61,7 +61,7 @@ class Binding:
 
     def gather(self, request: Request, labels: Iterable[str]) -> Any:
         """The request's members as one object; ApiError (SerializationException) where a part is not readable."""
-        body = _parse(request.body)
+        body = parse_json(request.body)
         if not isinstance(body, dict):
             return body  # the check of the shape says what is wrong with it
         members = {name: body[wire] for wire, name in self._body.items() if wire in body}
@@ -79,16 +79,6 @@ class Binding:
 def _wire_name(name: str, shape: Shape) -> str:
     found: str = shape.serialization.get("name", name)
     return found
-
-
-def _parse(body: bytes) -> Any:
-    if not body:
-        return {}
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise _unreadable(f"The body is not JSON in UTF-8: {error.msg} ({where})") from None
 
 
 def _parameters(query: bytes) -> dict[str, list[str]]:

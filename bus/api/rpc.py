@@ -18,7 +18,7 @@ import structlog
 from bus.api import Method
 from bus.api.dialect import Answer, Dialect, Plain, WithQueryCode
 from bus.api.model import Operation, Service
-from bus.api.request import Disconnected, Receive, Request, Scope, Send, read_body
+from bus.api.request import Disconnected, Receive, Request, Scope, Send, parse_json, read_body
 from bus.errors import ApiError, StoreUnavailable
 from bus.scope import Call
 
@@ -148,7 +148,7 @@ class Rpc:
                 raise route.dialect.absent(operation.name)
             read = None if route.short_cut is None else route.short_cut.read(body)
             if read is None:
-                members = _parse(body)
+                members = parse_json(body)
                 operation.check(members)
         except ApiError as error:
             if error.code in COUNTED and operation.action in self._refused:
@@ -225,17 +225,6 @@ def _demand_json(headers: Mapping[bytes, bytes]) -> None:
     if content_type.partition(b";")[0].strip().lower() not in CONTENT_TYPES:
         text = f"The content type {content_type.decode('latin-1')!r} is not one of AWS JSON."
         raise ApiError("UnknownOperationException", text)
-
-
-def _parse(body: bytes) -> Any:
-    """The JSON of a body; an operation without members may be called with none."""
-    if not body:
-        return {}
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise ApiError("SerializationException", f"The body is not JSON in UTF-8: {error.msg} ({where})") from None
 
 
 def _label(route: Route | None) -> str | None:

@@ -76,6 +76,7 @@ def put(
 
     For one event its id is shown. Many go out in several requests at a time, so their order is not kept; where
     it matters, put them one after another. Ends with 1 when the bus refused any of them; the others are put.
+    A line that is no entry ends it; how many events were put by then is told.
     """
     total: int | None = 1
     if service is not None:

@@ -235,6 +235,13 @@ class TestPut:
         assert ended.stderr.startswith("refused: line 3 (aws.ec2): NotAuthorizedForSource")
         assert len(tapped(2)) == 2
 
+    def test_a_line_that_is_no_event_ends_it_with_what_was_put(self, attempt: Run, name: str, tapped: Any) -> None:
+        ended = attempt("put", stdin=lines(name, 30) + "nothing\n" + lines(name, 1))
+        assert ended.returncode == 1
+        put = re.match(r"(\d+) events put before it stopped\nbusbar: line 31 is not JSON", ended.stderr)
+        assert put is not None
+        assert len(tapped(int(put[1]))) == int(put[1]) <= 30
+
     @pytest.mark.parametrize(
         ("line", "sentence"),
         [
