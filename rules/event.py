@@ -29,6 +29,8 @@ from rules import exact
 from rules.errors import RulesError
 
 MAX_DEPTH = 1000
+SHALLOW = 2 * MAX_DEPTH
+"""Text of no more characters than this cannot nest deeper."""
 _TIME_BYTES = 14
 _YEAR_10000 = 253_402_300_800
 _CACHED_CHARS = 512
@@ -112,7 +114,7 @@ def is_detail(text: str) -> bool:
 
 def is_too_deep(text: str) -> bool:
     """Tell whether JSON text nests to more than 1000 levels; for most texts their length settles it."""
-    return len(text) > 2 * MAX_DEPTH and exact.is_deeper(text, MAX_DEPTH)
+    return len(text) > SHALLOW and exact.is_deeper(text, MAX_DEPTH)
 
 
 def compact_detail(text: str) -> bytes | None:
@@ -123,15 +125,19 @@ def compact_detail(text: str) -> bytes | None:
     they name, except control characters, quote, backslash and lone surrogates. Objects and arrays nest to 1000 levels.
     """
     try:
-        written = _format(text)
+        written = _format(text.encode())
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return _compact_odd_detail(text)
-    if written[0] != "{" or is_too_deep(written):
+    if written[0] != _BRACE or is_too_deep(text):
         return None
-    return _rewrite_escapes(written).encode()
+    # The one-character search in a text takes no time and settles most.
+    return _rewrite_escapes(written.decode()).encode() if "\\" in text else written
 
 
-def _format(text: str) -> str:
+_BRACE = ord("{")
+
+
+def _format(text: bytes) -> bytes:
     """Take away white space outside strings and nothing else; raises for text that is not JSON."""
     return msgspec.json.format(text, indent=-1)
 
@@ -160,10 +166,37 @@ _SHORT = {0x08: "\\b", 0x09: "\\t", 0x0A: "\\n", 0x0C: "\\f", 0x0D: "\\r", 0x22:
 
 def _rewrite_escapes(text: str) -> str:
     """Write what escapes name where that is printable; the text is valid, so that escapes are inside strings only."""
-    # The one-character search is ten times as fast as the other two, and settles most texts.
-    if "\\" in text and ("\\u" in text or "\\/" in text):
-        return _ESCAPE.sub(lambda match: _unescape(match[0]), text)
-    return text
+    # Pieces between single characters are found five times as fast as any of two.
+    first, *others = text.split("\\")
+    written = [first]
+    for piece in others:
+        if piece[:1] == "u":
+            character = _PLAIN.get(piece[1:5]) or _plain(piece[1:5])
+            if not character:
+                return _ESCAPE.sub(lambda match: _unescape(match[0]), text)  # a surrogate: its other half may follow
+            written.append(character + piece[5:])
+        elif piece[:1] == "/":
+            written.append(piece)
+        elif piece:
+            written.append("\\" + piece)
+        else:  # a backslash that is one itself, so that what follows begins with no escape
+            return _ESCAPE.sub(lambda match: _unescape(match[0]), text)
+    return "".join(written)
+
+
+_REMEMBERED_ESCAPES = 4096
+_PLAIN: dict[str, str] = {}
+"""What stands for an escape, by its four digits."""
+
+
+def _plain(digits: str) -> str:
+    """What stands for an escape that is no half of a character, which is remembered; nothing for others."""
+    written = _unescape(f"\\u{digits}")
+    if "\ud800" <= written <= "\udfff":
+        return ""
+    if len(_PLAIN) < _REMEMBERED_ESCAPES:
+        _PLAIN[digits] = written
+    return written
 
 
 @lru_cache(4096)
@@ -223,8 +256,13 @@ def envelope_head(
 
 def write_envelope(event_id: str, head: bytes, resources: Sequence[str], detail: bytes) -> bytes:
     """Put an envelope together from its head and what is the event's own."""
-    listed = b"[]" if not resources else _encode(list(resources))
-    return b'{"version":"0","id":"%b%b"resources":%b,"detail":%b}' % (event_id.encode(), head, listed, detail)
+    return b"".join(envelope_parts(event_id, head, resources, detail))
+
+
+def envelope_parts(event_id: str, head: bytes, resources: Sequence[str], detail: bytes) -> tuple[bytes, ...]:
+    """The same in parts, for those who put more around it."""
+    listed = _encode(list(resources)) if resources else b"[]"
+    return b'{"version":"0","id":"', event_id.encode(), head, b'"resources":', listed, b',"detail":', detail, b"}"
 
 
 @lru_cache(2048)

@@ -89,7 +89,7 @@ _DETAIL_ARRAYS = 1_000_000_000
 class _Paths:
     """The paths of an index in the order its values come, and the plans to read them; shared while they stay."""
 
-    __slots__ = ("_detail", "_outside", "_simple", "detail", "envelope", "order", "whole")
+    __slots__ = ("_outside", "_simple", "detail", "envelope", "of_detail", "order", "whole")
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.envelope = sorted(path for path in paths if not path.startswith(_DETAIL))
@@ -97,11 +97,8 @@ class _Paths:
         self.order = {path: index for index, path in enumerate([*self.envelope, *self.detail])}
         self._simple = not any("." in path for path in self.envelope)
         self.whole = Plan([*self.envelope, *self.detail])
-        self._detail = Plan([path[len(_DETAIL) :] for path in self.detail], arrays=_DETAIL_ARRAYS)
+        self.of_detail = Plan([path[len(_DETAIL) :] for path in self.detail], arrays=_DETAIL_ARRAYS).of_text
         self._outside = Plan(self.envelope)
-
-    def of_detail(self, data: bytes) -> Values:
-        return self._detail.of_text(data)
 
     def of_envelope(self, fields: Mapping[str, Any]) -> Values:
         if self._simple:
@@ -213,9 +210,10 @@ class MatchIndex(Generic[RuleId]):
         elif sightings or (len(self._narrowings) < REMEMBERED_PAIRS and sum(map(len, pair)) <= LONGEST_PAIR):
             self._narrowings[pair] = sightings + 1
 
-    def _match_detail(self, detail: bytes) -> Collection[RuleId]:
+    def _match_detail(self, detail: bytes) -> Sequence[RuleId]:
         """The rules that match, of an index whose rules ask of the detail only."""
-        return self._decide(self._paths.of_detail(detail))
+        found = self._decide(self._paths.of_detail(detail))
+        return found if type(found) is tuple else tuple(found)
 
     def _first_decide(self, values: Values) -> Collection[Any]:
         """Stands in for `_decide` until it is first needed."""
@@ -330,7 +328,7 @@ class Narrowing(Generic[RuleId]):
     `detail_only` says that those ask of nothing but the detail, so that `match_detail` may be used.
     """
 
-    __slots__ = ("certain", "detail_only", "open")
+    __slots__ = ("certain", "detail_only", "match_detail", "open")
 
     def __init__(self, certain: list[RuleId], rest: Mapping[RuleId, Pattern]) -> None:
         self.certain = certain
@@ -338,12 +336,10 @@ class Narrowing(Generic[RuleId]):
         if self.open is not None:
             self.open._always = tuple(certain)
         self.detail_only = self.open is not None and not self.open._paths.envelope
-
-    def match_detail(self, detail: bytes) -> Sequence[RuleId]:
+        self.match_detail: Callable[[bytes], Sequence[RuleId]] = MatchIndex({})._match_detail
         """The rules that match an event of the pair by its detail; EventError if that is no JSON object."""
-        assert self.open is not None
-        found = self.open._match_detail(detail)
-        return found if isinstance(found, tuple) else tuple(found)
+        if self.open is not None:
+            self.match_detail = self.open._match_detail
 
 
 class _Filed:
