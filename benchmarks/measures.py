@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import backlog, events
-from benchmarks.processes import SERVER_CORE, BenchError, Running, Server, floor, free_port, job, sink
+from benchmarks.processes import ANY_CORE, SERVER_CORE, BenchError, Running, Server, floor, free_port, job, sink
 from benchmarks.report import Figure, Row, at_most, ratio_row
 
 ACCOUNT = "000000000000"
@@ -131,7 +131,7 @@ def ceiling(plan: Plan) -> float:
 
 def put_events(plan: Plan, *, matching: bool) -> Figure:
     """A flood at a new bus with a hundred rules."""
-    with plan.data_dir() as directory, Server(directory) as server:
+    with plan.data_dir() as directory, Server(directory, core=ANY_CORE) as server:
         server.wait_healthy()
         put_hundred_rules(server, matching=matching)
         return flood(server, plan.seconds)
@@ -141,7 +141,7 @@ def _put_events_row(plan: Plan, name: str, bar: float, *, matching: bool) -> Row
     floors: list[Figure] = []
     measured: list[Figure] = []
     for number in range(plan.rounds):
-        with floor("asgi") as bare:
+        with floor("asgi", core=ANY_CORE) as bare:
             floors.append(flood(bare, plan.seconds))
         measured.append(put_events(plan, matching=matching))
         say(f"{name}, round {number + 1}: floor {floors[-1]}, busbar {measured[-1]}")

@@ -18,7 +18,10 @@ from typing import Any, Self
 
 SERVER_CORE = 0
 CLIENT_CORE = 1
-"""Servers and what stands in for them run on one core, generators and sinks on the other."""
+"""Servers and what stands in for them run on one core, generators and sinks on the other; see also `ANY_CORE`."""
+
+ANY_CORE = None
+"""Where PutEvents and its floor are measured: the bus stores events for queues beside its loop, on any core."""
 
 READY_S = 60.0
 JOB_S = 300.0
@@ -124,11 +127,11 @@ class Running:
         self.end(signal.SIGKILL)
 
 
-def floor(name: str, **values: Any) -> Running:
+def floor(name: str, *, core: int | None = SERVER_CORE, **values: Any) -> Running:
     """A serving floor, ready."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.floors", name, json.dumps({"port": port, **values})]
-    running = Running(command, core=SERVER_CORE, port=port)
+    running = Running(command, core=core, port=port)
     running.wait_ready()
     return running
 

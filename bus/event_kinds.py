@@ -18,8 +18,10 @@ from bus.targets import Route
 from rules.cloudtrail import API_CALL
 from rules.event import (
     NOT_AUTHORIZED_SOURCE,
+    SHALLOW,
     EntryFault,
     envelope_head,
+    envelope_parts,
     is_detail,
     is_too_deep,
     load_json,
@@ -92,12 +94,12 @@ class EventKind:
     """Events of one bus, source and detail-type; either may be missing, which is a fault of each of them."""
 
     __slots__ = (
-        "_head", "_index", "_narrowing", "_origin", "_selections", "_view", "detail_type", "missing", "refused",
-        "size", "source", "withholding",
+        "_head", "_index", "_narrowing", "_origin", "_selections", "detail_type", "missing", "refused",
+        "size", "source", "view", "withholding",
     )  # fmt: skip
 
     def __init__(self, view: BusView, source: str | None, detail_type: str | None) -> None:
-        self._view = view
+        self.view = view
         self.source = source or ""
         self.detail_type = detail_type or ""
         self.missing = missing_member(source, detail_type)
@@ -108,7 +110,7 @@ class EventKind:
         self._index = view.index
         self._narrowing: Narrowing[Any] | None = None
         self._selections: dict[Sequence[Any], Selection] = {}
-        self._origin: tuple[Any, ...] = ()
+        self._origin: tuple[str, Scope | None, str | None] = ("", None, None)
         self._head = b""
 
     def match(self, event: Arrival) -> Sequence[Any] | None:
@@ -122,7 +124,7 @@ class EventKind:
                 if is_detail(event.detail):
                     raise
                 return None
-            return found if not is_too_deep(event.detail) else None
+            return None if len(event.detail) > SHALLOW and is_too_deep(event.detail) else found
         if not is_detail(event.detail):
             return None
         if narrowing is not None and narrowing.open is None:
@@ -133,11 +135,18 @@ class EventKind:
 
     def envelope(self, event: Arrival) -> bytes:
         """An event of this kind as every target receives it."""
-        origin = (event.scope, event.time, event.replay_name)
-        if origin != self._origin:
+        return write_envelope(event.event_id, self._head_for(event), event.resources, event.compact_detail())
+
+    def parts(self, event: Arrival, detail: bytes) -> tuple[bytes, ...]:
+        """The same in parts, with a detail that says the same as the event's."""
+        return envelope_parts(event.event_id, self._head_for(event), event.resources, detail)
+
+    def _head_for(self, event: Arrival) -> bytes:
+        time, scope, replay = self._origin  # most often the very objects of the event before
+        if event.time is not time or event.scope is not scope or event.replay_name is not replay:
             self._head = self._head_of(event)
-            self._origin = origin
-        return write_envelope(event.event_id, self._head, event.resources, event.compact_detail())
+            self._origin = event.time, event.scope, event.replay_name
+        return self._head
 
     def _head_of(self, event: Arrival) -> bytes:
         account, region = event.scope
@@ -154,14 +163,14 @@ class EventKind:
         """The rules of these names that receive an event of this kind, with all that follows from them."""
         if self.withholding:
             detail = lambda: load_json(event.detail_bytes())  # noqa: E731
-            named = self._view.named(names)
-            return self._view.selection([rule for rule in named if receives(rule.state, self.detail_type, detail)])
+            named = self.view.named(names)
+            return self.view.selection([rule for rule in named if receives(rule.state, self.detail_type, detail)])
         key = tuple(names)
         selection = self._selections.get(key)
         if selection is None:
-            selection = self._view.selection(self._view.named(names))
-            if self._view.selections_kept < REMEMBERED_SELECTIONS:
-                self._view.selections_kept += 1
+            selection = self.view.selection(self.view.named(names))
+            if self.view.selections_kept < REMEMBERED_SELECTIONS:
+                self.view.selections_kept += 1
                 self._selections[key] = selection
         return selection
 

@@ -10,9 +10,9 @@ returned, never before it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import repeat
-from secrets import token_hex
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -27,8 +27,9 @@ from bus.entries import Entry
 from bus.errors import ApiError, StoreError, validation
 from bus.event_kinds import Bus, BusView, EventKind, Rule, RuleSet, Selection
 from bus.metrics import Metrics
+from bus.put_request import PutRequest, Received
 from bus.scope import Call, Scope
-from bus.store import NOWHERE, Append, Appended, Store
+from bus.store import Appended, Store
 from bus.targets import Route
 from rules.event import (
     MALFORMED_DETAIL,
@@ -40,7 +41,6 @@ from rules.event import (
     format_time,
     utf8_length,
 )
-from rules.trace import normalise
 
 log = structlog.get_logger("ingest")
 
@@ -95,6 +95,14 @@ class Dispatcher(Protocol):
         """All of these events are stored."""
         ...
 
+    def straight(self, routes: Iterable[Route]) -> Any:
+        """What events come to that need no plan, as ``slots``; None where each needs one."""
+        ...
+
+    def went_straight(self, straight: Any, number: int, ts: int) -> None:
+        """So many events, accepted at ``ts`` (ms), are stored that needed no plan."""
+        ...
+
 
 class Ingest:
     """Takes events in.
@@ -134,6 +142,7 @@ class Ingest:
         self._views: dict[int, BusView] = {}
         self._no_bus = BusView(None, None, metrics)
         self._logs = logs or silent(clock)
+        self._under_way: set[asyncio.Task[None]] = set()
         self.through_endpoint: ThroughEndpoint | None = None
         """Set once by the composition root; it comes back here with the region's own bus."""
 
@@ -147,29 +156,60 @@ class Ingest:
 
     async def put_entries(self, call: Call, entries: Sequence[Entry]) -> dict[str, Any]:
         """The same with entries that have been read already."""
-        started = perf_counter()
-        counts = self._metrics.requests
-        counts.PutEventsApproximateCallCount += 1
-        request = _Request(call, self._clock.now_ms(), self._watched())
-        ids = self._ids.several(len(entries))
+        request = PutRequest(call, self._clock.now_ms(), self._ids, watched=self._watched())
         try:
-            results = [self._take(request, entry, event_id) for entry, event_id in zip(entries, ids, strict=True)]
+            self._read(request, entries)
         except ApiError:
-            counts.PutEventsApproximateFailedCount += 1
+            self._metrics.requests.PutEventsApproximateCallCount += 1
+            self._metrics.requests.PutEventsApproximateFailedCount += 1
             self._metrics.put_size.observe(sum(entry_size(msgspec.structs.asdict(entry)) for entry in entries))
             raise
-        self._metrics.put_size.observe(request.size)
-        if request.size > self._max_bytes:
-            counts.PutEventsApproximateFailedCount += 1
-            raise validation(TOO_LARGE)
-        counts.DroppedNoSuchBus += request.dropped
+        if request.taken or request.rows:
+            await self._commit(request)
+        return self._answer(request)
+
+    def put_soon(
+        self, call: Call, entries: Sequence[Entry], done: Callable[[dict[str, Any] | Exception], None]
+    ) -> bool:
+        """The same for one who does not wait: ``done`` gets the answer, or what went wrong in storing.
+
+        False, with nothing done, for a request that is refused; `put_entries` says why.
+        """
+        request = PutRequest(call, self._clock.now_ms(), self._ids, watched=self._watched())
+        try:
+            self._read(request, entries)
+        except ApiError:
+            return False
         if request.taken:
-            await self._commit(request.taken)
+            task = asyncio.get_running_loop().create_task(self._commit(request))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+            task.add_done_callback(lambda ended: done(_error(ended) or self._answer(request)))
+        elif request.rows:
+            self._send(request, lambda error: done(error or self._answer(request)))
+        else:
+            done(self._answer(request))
+        return True
+
+    def _read(self, request: PutRequest, entries: Sequence[Entry]) -> None:
+        """Look at every entry; ApiError when the request as a whole is refused."""
+        ids = self._ids.several(len(entries))
+        request.results = [self._take(request, entry, event_id) for entry, event_id in zip(entries, ids, strict=True)]
+        if request.size > self._max_bytes:
+            raise validation(TOO_LARGE)
+
+    def _answer(self, request: PutRequest) -> dict[str, Any]:
+        """The answer to a request of which everything is stored or refused; it is counted with it."""
+        results = request.results
         failed = sum(["EventId" not in result for result in results])
+        counts = self._metrics.requests
+        counts.PutEventsApproximateCallCount += 1
         counts.PutEventsApproximateSuccessCount += 1
-        counts.PutEventsEntriesCount += len(entries)
+        counts.PutEventsEntriesCount += len(results)
         counts.PutEventsFailedEntriesCount += failed
-        self._metrics.put_latency.observe((perf_counter() - started) * 1000)
+        counts.DroppedNoSuchBus += request.dropped
+        self._metrics.put_size.observe(request.size)
+        self._metrics.put_latency.observe((perf_counter() - request.started) * 1000)
         return {"FailedEntryCount": failed, "Entries": results}
 
     def refused(self, request: Mapping[str, Any] | None) -> None:
@@ -180,16 +220,14 @@ class Ingest:
         if request is not None:
             self._metrics.put_size.observe(sum(map(entry_size, request.get("Entries") or ())))
 
-    def _take(self, request: _Request, entry: Entry, event_id: str) -> dict[str, Any]:
+    def _take(self, request: PutRequest, entry: Entry, event_id: str) -> dict[str, Any]:
         """One entry: its answer, with its size and what is to be stored of it added to ``request``.
 
         ApiError when it may not be put on its bus, which refuses the whole request.
         """
-        view = request.views.get(entry.EventBusName) or self._look_up(request, entry.EventBusName)
-        if view.asks:
-            self._admission.put(request.call, view.bus, entry.Source, entry.DetailType)
-        pair = (entry.Source, entry.DetailType)
-        kind = view.kinds.get(pair) or view.kind(*pair)
+        name = (entry.EventBusName, entry.Source, entry.DetailType)
+        kind = request.kinds.get(name) or self._kind(request, *name)
+        view = kind.view
         text = entry.Detail or ""
         request.size += kind.size + (len(text) if text.isascii() else utf8_length(text))
         time, late_fault = request.time, kind.refused
@@ -208,26 +246,69 @@ class Ingest:
         elif found or request.watched or self._logs.buses:
             selection = kind.select(found, event)
             if selection.rules or request.watched or self._logs.tell_of(view.bus.scope, view.bus.name):
-                luggage = request.luggage(entry.TraceHeader)
-                request.taken.append(self._received(view, kind, selection, event, request.ms, luggage, result))
+                plain = request.plain and entry.TraceHeader is None
+                if not (plain and request.goes_straight(event, result, kind, selection, self._straight)):
+                    luggage = request.luggage(entry.TraceHeader)
+                    body = kind.envelope(event)
+                    request.taken.append(
+                        self._received(view, kind, selection, event, request.ms, luggage, result, body)
+                    )
         return result
 
-    def _look_up(self, request: _Request, name: str | None) -> BusView:
+    def _straight(self, selection: Selection) -> Any:
+        """Whether events of a selection need no plan; see `Dispatcher.straight`."""
+        return None if self._logs.buses else self._dispatch.straight(selection.routes)
+
+    def _kind(self, request: PutRequest, bus: str | None, source: str | None, detail_type: str | None) -> EventKind:
+        """The kind of some entries of a request, once it is known that they may be put on their bus."""
+        view = request.views.get(bus) or self._look_up(request, bus)
+        if view.asks:
+            self._admission.put(request.call, view.bus, source, detail_type)
+        kind = request.kinds[bus, source, detail_type] = view.kind(source, detail_type)
+        return kind
+
+    def _look_up(self, request: PutRequest, name: str | None) -> BusView:
         bus = self._find_bus(request.call.scope, name) or self._admission.reach(request.call, name)
         view = request.views[name] = self._view(bus)
         return view
 
-    async def _commit(self, taken: list[_Received]) -> None:
+    async def _commit(self, request: PutRequest) -> None:
         """Store what was taken; when the disk refuses, the entries concerned say so and can be sent again."""
+        sent: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        if request.rows:
+            self._send(request, sent.set_result)
+        else:
+            sent.set_result(None)
         try:
-            await self._store_all(taken)
+            await self._store_all(request.taken)
         except StoreError as error:
-            waiting = [received for received in taken if received.plan is not None]
-            log.error("events refused: they could not be stored", reason=str(error), events=len(waiting))
+            waiting = [received for received in request.taken if received.plan is not None]
+            _not_stored([received.result for received in waiting], error)
             for received in waiting:
-                received.result.clear()
-                received.result.update(NOT_STORED)
                 self._logs.refused(received.bus.scope, received.bus.name, received.event, str(error))
+        unexpected = await sent
+        if unexpected is not None:
+            raise unexpected
+
+    def _send(self, request: PutRequest, ended: Callable[[Exception | None], None]) -> None:
+        """Store the events that go straight; ``ended`` gets an error when it is nothing that a client can be told."""
+        ways = request.ways()
+
+        def then() -> None:
+            for way in ways:
+                way.count(self._metrics)
+                self._dispatch.went_straight(way.straight, len(way.results), request.ms)
+            ended(None)
+
+        def failed(error: Exception) -> None:
+            if isinstance(error, StoreError):
+                _not_stored([result for way in ways for result in way.results], error)
+                ended(None)
+            else:
+                ended(error)
+
+        queues = {slot.queue for way in ways for slot in way.straight.slots}
+        self._store.send(request.rows, queues, then=then, failed=failed)
 
     # -- from inside
 
@@ -271,7 +352,8 @@ class Ingest:
             selection = kind.select(kind.match(arrival) or (), arrival)
             if choose is not None:
                 selection = view.selection(choose(list(selection.rules)))
-            taken.append(self._received(view, kind, selection, arrival, now, luggage, {}, body))
+            envelope = body or kind.envelope(arrival)
+            taken.append(self._received(view, kind, selection, arrival, now, luggage, {}, envelope))
             taken[-1].key = key
         await self._store_all(taken)
         return True
@@ -299,15 +381,15 @@ class Ingest:
         now: int,
         luggage: Luggage,
         result: dict[str, Any],
-        body: bytes | None = None,
-    ) -> _Received:
+        body: bytes,
+    ) -> Received:
         """An event that somebody waits for or looks at, with what the dispatcher wants stored of it."""
         assert view.bus is not None
-        event = Accepted(arrival.event_id, view.bus.number, now, body or kind.envelope(arrival), luggage, pack(luggage))
+        event = Accepted(arrival.event_id, view.bus.number, now, body, luggage, pack(luggage))
         plan = self._dispatch.plan(event, selection.routes) if selection.routes else None
-        return _Received(view.bus, kind.source, selection, event, result, plan)
+        return Received(view.bus, kind.source, selection, event, result, plan)
 
-    async def _store_all(self, taken: list[_Received]) -> None:
+    async def _store_all(self, taken: list[Received]) -> None:
         """Store what somebody waits for; an event that nobody waits for is done with at once."""
         waiting = [received for received in taken if received.plan is not None]
         if len(waiting) < len(taken):
@@ -333,60 +415,14 @@ class Ingest:
         finally:  # their deliveries are leased to the lanes: what goes wrong in telling of them must not strand them
             self._dispatch.accepted([(received.event, received.plan, received.stored) for received in new])
 
-    def _accepted(self, received: _Received) -> None:
+    def _accepted(self, received: Received) -> None:
         """The event is taken for good: count what it matched, and show it to whoever looks."""
-        if received.selection.counts:
-            self._metrics.matched_event(received.source)
-            for counts in received.selection.counts:
-                counts.MatchedEvents += 1
-                counts.TriggeredRules += 1
+        received.count(self._metrics)
         if self._watched():
             self._watch(received.bus.scope, received.bus.name, received.event.body)
         if self._logs.buses:
             bus = received.bus
             self._logs.accepted(bus.scope, bus.name, received.event, received.selection.rules)
-
-
-class _Request:
-    """What the entries of one request share, and what they come to."""
-
-    __slots__ = ("call", "dropped", "ms", "size", "taken", "time", "views", "watched")
-
-    def __init__(self, call: Call, ms: int, watched: bool) -> None:
-        self.call = call
-        self.ms = ms
-        self.time = format_time(ms / 1000)
-        self.watched = watched
-        self.views: dict[str | None, BusView] = {}
-        self.size = 0
-        self.dropped = 0
-        self.taken: list[_Received] = []
-
-    def luggage(self, own_trace: str | None) -> Luggage:
-        """What travels beside an event with this TraceHeader."""
-        trace = own_trace or self.call.trace
-        return NOTHING if trace is None else Luggage(trace=normalise(trace, _new_root(self.ms)))
-
-
-class _Received(msgspec.Struct, gc=False):
-    """An event between being matched and being stored; ``plan`` is None when nobody waits for it."""
-
-    bus: Bus
-    source: str
-    selection: Selection
-    event: Accepted
-    result: dict[str, Any]
-    plan: Any
-    stored: Appended = NOWHERE
-    key: str | None = None
-
-    def append(self) -> Append:
-        event, plan = self.event, self.plan
-        return Append(
-            event.bus, event.event_id, event.ts, event.body, event.attrs, plan.deliveries, plan.messages,
-            dedup_key=self.key,
-            archives=plan.archives,
-        )  # fmt: skip
 
 
 def _time_of(entry: Entry, now: str, fault: EntryFault | None) -> tuple[str, EntryFault | None]:
@@ -404,5 +440,17 @@ def _refusal(fault: EntryFault | None) -> dict[str, Any]:
     return {"ErrorCode": fault.code, "ErrorMessage": fault.message}
 
 
-def _new_root(now: int) -> Callable[[], str]:
-    return lambda: f"1-{now // 1000:08x}-{token_hex(12)}"
+def _not_stored(results: Sequence[dict[str, Any]], error: StoreError) -> None:
+    """Say in these results that their entries were not stored."""
+    log.error("events refused: they could not be stored", reason=str(error), events=len(results))
+    for result in results:
+        result.clear()
+        result.update(NOT_STORED)
+
+
+def _error(ended: asyncio.Task[None]) -> Exception | None:
+    """What a task that has ended raised."""
+    if ended.cancelled():
+        return StoreError("the request was cancelled")
+    error = ended.exception()
+    return error if error is None or isinstance(error, Exception) else RuntimeError(repr(error))

@@ -217,10 +217,10 @@ class Metrics(Collector):
             for each in fields(RuleCounts):
                 setattr(self.forgotten, each.name, getattr(self.forgotten, each.name) + getattr(counts, each.name))
 
-    def matched_event(self, source: str) -> None:
-        """An event matched at least one rule."""
-        self.matched += 1
-        _count(self.sources, source)
+    def matched_events(self, source: str, number: int = 1) -> None:
+        """So many events of a source matched at least one rule each."""
+        self.matched += number
+        _count(self.sources, source, number)
 
     def partner_event(self, source: str) -> None:
         """An event of a partner came to its bus."""
@@ -292,8 +292,8 @@ class Metrics(Collector):
             yield HistogramMetricFamily(name, HELP[name], buckets=histogram.buckets(), sum_value=histogram.total)
 
 
-def _count(series: dict[str, int], source: str) -> None:
-    """One more of a source; beyond a thousand sources the rest is `other`."""
+def _count(series: dict[str, int], source: str, number: int = 1) -> None:
+    """More of a source; beyond a thousand sources the rest is `other`."""
     if source not in series and len(series) >= MAX_SOURCES:
         source = "other"
-    series[source] = series.get(source, 0) + 1
+    series[source] = series.get(source, 0) + number

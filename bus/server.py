@@ -10,55 +10,26 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from bus.api.turn import Turn
 from bus.app import open_app
 from bus.config import Settings
 from bus.errors import ConfigError
+from bus.protocol import HttpProtocol
 
 log = structlog.get_logger("server")
 
-LONGEST_HEAD = 65_536
-"""Bytes of request line and headers, or of trailers, that may come before anything of use."""
 
-_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with an end to headers: without one, a client that never finishes them fills the memory."""
-
-    _head = 0
-    """Bytes received since the last that belonged to a body or ended a head."""
-
-    def data_received(self, data: bytes) -> None:
-        self._head += len(data)
-        super().data_received(data)
-        if self._head > LONGEST_HEAD and not self.transport.is_closing():
-            self.transport.write(_TOO_LONG)
-            self.transport.close()
-
-    def on_headers_complete(self) -> None:
-        self._head = 0
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        self._head = 0
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._head = 0
-        super().on_message_complete()
-
-
-def uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
-    """How every HTTP server of ours runs; the benchmark's floor uses the same."""
+def uvicorn_config(app: object, settings: Settings, *, turn: Turn | None = None) -> uvicorn.Config:
+    """How every HTTP server of ours runs; the benchmark's floor uses the same, without a ``turn``."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         loop="uvloop",
-        http=HttpProtocol,
+        http=partial(HttpProtocol, turn=turn),  # type: ignore[arg-type]
         ws="none",
         interface="asgi3",
         lifespan="off",
@@ -121,7 +92,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] | None = 
         listener.close()
         raise
     _settle_down()
-    server = Server(uvicorn_config(app, settings))
+    server = Server(uvicorn_config(app, settings, turn=Turn(app.rpc)))
     _stop_on_signals(server, app.begin_stop)
     url = address_of(listener)
     log.info("serving", url=url, data_dir=settings.data_dir)

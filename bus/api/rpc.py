@@ -42,14 +42,21 @@ class Gate(Protocol):
         ...
 
 
+Reply = Callable[[Answer, str], None]
+"""Sends an answer with its request id."""
+
+
 class ShortCut(NamedTuple):
     """A quicker way to answer most requests for an operation, with the same results.
 
-    ``read`` decodes and checks a body in one go and answers None for all that takes the long way to judge.
+    ``read`` decodes and checks a body in one go and answers None for all that takes the long way to judge. ``begin`` is
+    ``method`` for one who does not wait: it calls back with what ``method`` would return or, after it has begun, raise;
+    False when ``method`` would raise at once, and nothing has come of it.
     """
 
     read: Callable[[bytes], Any | None]
     method: Callable[[Call, Any], Coroutine[Any, Any, dict[str, Any]]]
+    begin: Callable[[Call, Any, Callable[[dict[str, Any] | Exception], None]], bool]
 
 
 class Route(NamedTuple):
@@ -161,6 +168,39 @@ class Rpc:
         else:
             result = await route.method(call, members)
         return b"" if operation.is_void else orjson.dumps(result or {})
+
+    def may_take_short_cut(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a POST to ``/`` with these headers may be answered by `answer_soon`."""
+        route = self._routes.get(headers.get(b"x-amz-target", b""))
+        return route is not None and route.short_cut is not None and headers.get(b"content-type") in CONTENT_TYPES
+
+    def answer_soon(
+        self, headers: Mapping[bytes, bytes], pairs: Iterable[tuple[bytes, bytes]], body: bytes, reply: Reply
+    ) -> bool:
+        """Answer a POST to ``/`` that is wanted, by a short cut and without a task.
+
+        False when it has to go the long way, as all that is refused; nothing has come of it then.
+        """
+        route = self._routes[headers[b"x-amz-target"]]
+        short_cut, operation, dialect = route.short_cut, route.operation, route.dialect
+        request = Request("POST", b"/", b"", headers, pairs, body)
+        if short_cut is None or len(body) > self._max_body_bytes:
+            return False
+        try:
+            call = self._access.admit_call(request, service=route.service.signing_name, action=operation.action)
+        except ApiError:
+            return False
+        read = short_cut.read(body)
+
+        def done(result: dict[str, Any] | Exception) -> None:
+            request_id = new_request_id()
+            if isinstance(result, Exception):
+                log.error("operation failed", operation=operation.action, request_id=request_id, exc_info=result)
+                reply(dialect.fault(), request_id)
+            else:
+                reply(Answer(200, dialect.success, orjson.dumps(result)), request_id)
+
+        return read is not None and short_cut.begin(call, read, done)
 
     def _dialect_of(self, target: bytes, headers: Mapping[bytes, bytes]) -> Dialect:
         """How to word the refusal of a target that leads nowhere."""

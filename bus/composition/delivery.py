@@ -68,7 +68,13 @@ def open_delivery(base: Foundation, state: State) -> Delivery:
     """Wire both ways; nothing moves before the dispatcher is started."""
     webhook, aws = Webhook(base.settings, base.clock, base.addresses), AwsService(base.settings)
     elsewhere = aws if base.settings.aws_endpoint_url else None
-    queue = QueueTarget(state.queues.find, state.queues.message, refuses=state.queues.refuses, elsewhere=elsewhere)
+    queue = QueueTarget(
+        state.queues.find,
+        state.queues.message,
+        slot=state.queues.slot,
+        refuses=state.queues.refuses,
+        elsewhere=elsewhere,
+    )
     by_kind: dict[str, Target] = {
         "webhook": webhook,
         "queue": queue,

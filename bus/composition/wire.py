@@ -70,7 +70,7 @@ def _rpc(base: Foundation, state: State, delivery: Delivery, origins: Origins, a
         max_body_bytes=base.settings.max_body_bytes,
         error_codes=ERROR_CODES,
         refused={"events:PutEvents": ingest.refused, "events:PutPartnerEvents": partner_events.refused},
-        short_cuts={"events:PutEvents": ShortCut(read_entries, ingest.put_entries)},
+        short_cuts={"events:PutEvents": ShortCut(read_entries, ingest.put_entries, ingest.put_soon)},
     )
 
 

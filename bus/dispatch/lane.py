@@ -18,7 +18,7 @@ from bus.dispatch.pace import Pace
 from bus.dispatch.turns import GOOD_FOR, SOON, Turns
 from bus.metrics import RuleCounts
 from bus.store import Lease
-from bus.targets import Delivery, Outcome, Route, Target
+from bus.targets import Delivery, Outcome, Route, Slot, Target
 from rules.arn import target_kind
 from rules.retry import RetryPolicy
 from rules.template import Input, WholeEvent, compile_input
@@ -58,6 +58,7 @@ class Lane:
         "room",
         "route",
         "running",
+        "slot",
         "target",
         "tasks",
         "timer",
@@ -88,6 +89,8 @@ class Lane:
         """Who delivers, once that has been looked up."""
         self.deliver_now: Callable[[Delivery], Outcome] | None = None
         """How the target delivers without waiting, if it can."""
+        self.slot: Callable[[Route], Slot | None] | None = None
+        """How to learn whether it takes events as they come, if it may."""
         self.ready: deque[Lease] = deque()
         self.running = 0
         self.tasks: set[asyncio.Task[None]] = set()
@@ -97,6 +100,12 @@ class Lane:
         """When the earliest delivery that is not due yet will be (ms)."""
         self.timer: asyncio.TimerHandle | None = None
         self._bytes = 0
+
+    def aim(self, target: Target) -> None:
+        """Deliver to this target from now on."""
+        self.target = target
+        self.deliver_now = getattr(target, "deliver_now", None)
+        self.slot = getattr(target, "slot", None)
 
     def has_room(self) -> bool:
         """Whether a new delivery may be leased into the lane instead of waiting in the store."""

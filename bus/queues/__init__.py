@@ -43,8 +43,9 @@ from bus.queues.registry import Registry
 from bus.queues.sending import Sending
 from bus.queues.upkeep import Upkeep
 from bus.scope import Call, Scope
-from bus.store import NewMessage, Store, message_upkeep, messages
+from bus.store import NewMessage, Store, message_rows, message_upkeep, messages
 from bus.store.message_upkeep import Counts
+from bus.targets import Slot
 
 __all__ = ["ERROR_CODES", "Letter", "Queue", "Queues"]
 
@@ -179,6 +180,13 @@ class Queues:
         if not queue.fifo:
             return NewMessage(queue.number, message_id, now + queue.delay_ms, now, body, attrs, group)
         return message.for_fifo(queue, body, now, message_id, attrs=attrs, group=group)
+
+    def slot(self, queue: Queue) -> Slot | None:
+        """Where messages made of whole events go; None for a FIFO queue, which looks at each."""
+        now = self._clock.now_ms()
+        if queue.fifo:
+            return None
+        return Slot(queue.number, message_rows.beginning(queue.number, now + queue.delay_ms, now), queue.max_bytes)
 
     def arrived(self, numbers: Iterable[int]) -> None:
         """Messages were committed to the queues with these numbers."""

@@ -11,7 +11,7 @@ The contract book, which ``tests/test_store.py`` holds for every engine:
   as it has unsettled deliveries, or is kept; one that has neither gets no number. An event whose
   (bus, dedup key) was taken within `DEDUP_WINDOW_MS` is answered with the first one's number as a
   duplicate, and creates nothing. ``messages`` are stored with the batch: those of events that come
-  to nothing else.
+  to nothing else. ``send`` stores messages that need no more than a row.
 * ``read`` is the log of kept events, in order of their numbers, within a span of ``ts`` (from
   included, to excluded). ``trim`` takes old ones out of it, answering how many (fewer than the
   limit: there are no more); what is still to be delivered of them is delivered.
@@ -45,7 +45,7 @@ The contract book, which ``tests/test_store.py`` holds for every engine:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -259,6 +259,20 @@ class Store(Protocol):
     ) -> list[LoggedEvent]: ...
 
     async def trim(self, bus: int, before_ts: int, *, limit: int = 1000) -> int: ...
+
+    def send(
+        self,
+        rows: Sequence[bytes],
+        queues: Set[int],
+        *,
+        then: Callable[[], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Store plain messages of these queues, given as `bus.store.message_rows`, for one who does not wait.
+
+        One of the two is called: ``then`` once they would survive a power cut, ``failed`` with what ``append`` raises.
+        """
+        ...
 
     # -- archives
     async def read_archive(

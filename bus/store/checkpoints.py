@@ -22,7 +22,7 @@ import threading
 
 import apsw
 
-from bus.store.database import BUSY_TIMEOUT_MS, PAGE_SIZE
+from bus.store.database import BUSY_TIMEOUT_MS, PAGE_SIZE, open_again
 
 WAL_LIMIT = 256 * 1024 * 1024
 PASSIVE_EVERY_S = 2.0
@@ -70,6 +70,10 @@ class Checkpoints:
     def _written(self, connection: apsw.Connection, name: str, pages: int) -> int:
         self._pages = pages
         return apsw.SQLITE_OK
+
+    def written_beside(self, pages: int) -> None:
+        """Another connection added pages to the log, which only this one's own commits tell about."""
+        self._pages += pages
 
     def committed(self) -> None:
         """After a flush: guard the log's length, and remember to begin it again when nothing follows."""
@@ -127,7 +131,7 @@ class Checkpoints:
             self._passes += 1
             self._passing = True
             with contextlib.suppress(apsw.Error):  # a disk that refuses: the next round tries again
-                connection = connection or _connect(path)
+                connection = connection or open_again(path, cache_kib=2048)
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 self._complete = self._passes
             self._passing = False
@@ -144,9 +148,3 @@ class Checkpoints:
             self._thread.join()
             with contextlib.suppress(apsw.Error):  # what stays in the log is read from it at the next start
                 self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-
-
-def _connect(path: str) -> apsw.Connection:
-    connection = apsw.Connection(path)
-    connection.execute("PRAGMA cache_size=-2048").fetchall()
-    return connection

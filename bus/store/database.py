@@ -22,12 +22,10 @@ APPLICATION_ID = 0x62757362
 PAGE_SIZE = 4096
 BUSY_TIMEOUT_MS = 5000
 
-PRAGMAS = (
-    f"PRAGMA page_size={PAGE_SIZE}",
-    "PRAGMA synchronous=FULL",
-    "PRAGMA wal_autocheckpoint=0",
-    "PRAGMA cache_size=-65536",
-)
+DURABLE = ("PRAGMA synchronous=FULL", "PRAGMA wal_autocheckpoint=0")
+"""What every connection that writes does: force each commit to disk, and leave checkpoints to others."""
+
+PRAGMAS = (f"PRAGMA page_size={PAGE_SIZE}", *DURABLE, "PRAGMA cache_size=-65536")
 
 CHECKED_BYTES = 32 << 20
 """Up to this size the whole file is checked when it is opened; beyond, damage is found when it is met."""
@@ -120,6 +118,15 @@ def connect(path: str) -> apsw.Connection:
     except BaseException:
         connection.close()
         raise
+    return connection
+
+
+def open_again(path: str, *, cache_kib: int) -> apsw.Connection:
+    """Another connection to a database that is open already, for another thread."""
+    connection = apsw.Connection(path)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    for pragma in (*DURABLE, f"PRAGMA cache_size=-{cache_kib}"):
+        connection.execute(pragma).fetchall()
     return connection
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from contextlib import closing
 from typing import Any, TypeVar
 
@@ -129,7 +129,13 @@ class SqliteStore:
         self._seq = int(highest)
         self._leases = Leases(first_fence=clock.now_ms() << 20)
         self._checkpoints = Checkpoints(connection, path, wal_limit=wal_limit)
-        self.journal = Journal(connection, committed=self._checkpoints.committed, probe_every_s=probe_every_s)
+        self.journal = Journal(
+            connection,
+            path=path,
+            committed=self._checkpoints.committed,
+            written_beside=self._checkpoints.written_beside,
+            probe_every_s=probe_every_s,
+        )
         self._configuration = Configuration(connection, self.journal)
         self.on_messages: Callable[[set[int]], None] = lambda queues: None
 
@@ -157,6 +163,20 @@ class SqliteStore:
 
         weight = len(batch) + len(messages)
         return (await self.journal.submit(work, weight=weight, then=self._after_append)).appended
+
+    def send(
+        self,
+        rows: Sequence[bytes],
+        queues: Set[int],
+        *,
+        then: Callable[[], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        def stored() -> None:
+            self.on_messages(set(queues))
+            then()
+
+        self.journal.submit_rows(rows, then=stored, failed=failed)
 
     def _place(self, connection: apsw.Connection, event: Append, until: int, writes: _Writes) -> Appended:
         """Give one event its number and its rows."""

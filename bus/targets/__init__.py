@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -104,3 +104,19 @@ class ImmediateTarget(Target, Protocol):
     """
 
     def deliver_now(self, delivery: Delivery) -> Outcome: ...
+
+
+class Slot(NamedTuple):
+    """Where whole events lie in a queue from now on: its number, how their rows begin, and how long they may be."""
+
+    queue: int
+    beginning: bytes
+    max_bytes: int
+
+
+class SlotTarget(ImmediateTarget, Protocol):
+    """A target that takes most events of a route as they come, so that it need not be asked about each."""
+
+    def slot(self, route: Route) -> Slot | None:
+        """Where the route's events go, as long as nothing else runs; None when each has to be looked at."""
+        ...

@@ -15,7 +15,7 @@ import structlog
 from bus.errors import ApiError
 from bus.permissions.principals import sender_name
 from bus.store import NewMessage
-from bus.targets import Delivered, Delivery, Failed, Outcome, Target
+from bus.targets import Delivered, Delivery, Failed, Outcome, Route, Slot, Target
 
 ERROR_MESSAGE_LENGTH = 1024
 """Longest ERROR_MESSAGE of a dead letter, so that what a target said cannot make the letter too large to keep."""
@@ -49,6 +49,7 @@ class MakeMessage(Protocol[QueueIn]):
 class QueueTarget(Generic[Queue]):
     """Delivers to embedded queues: ``find`` looks one up by ARN, ``message`` makes what is stored.
 
+    ``slot`` says where messages for a queue go that need no look of their own, None where each does.
     ``refuses`` says why a queue takes nothing from a rule (its ARN, and the target's role); None when it does. What
     names a queue that is not among them goes to ``elsewhere``, where there is such a target.
     """
@@ -58,13 +59,27 @@ class QueueTarget(Generic[Queue]):
         find: Callable[[str], Queue | None],
         message: MakeMessage[Queue],
         *,
+        slot: Callable[[Queue], Slot | None] = lambda queue: None,
         refuses: Callable[[Queue, str, str | None], str | None] = lambda queue, rule_arn, role: None,
         elsewhere: Target | None = None,
     ) -> None:
         self._find = find
         self._message = message
+        self._slot = slot
         self._refuses = refuses
         self._elsewhere = elsewhere
+
+    def slot(self, route: Route) -> Slot | None:
+        target = route.target
+        if not route.bus or target.get("SqsParameters"):
+            return None
+        try:
+            queue = self._find(route.arn)
+            if queue is None or self._refuses(queue, route.rule_arn, target.get("RoleArn")) is not None:
+                return None
+            return self._slot(queue)
+        except Exception:  # meets whoever looks at each event, who tells what came of it
+            return None
 
     def deliver_now(self, delivery: Delivery) -> Outcome:
         arn = delivery.route.arn

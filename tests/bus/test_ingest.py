@@ -81,6 +81,12 @@ class FakeDispatch:
     def accepted(self, events: Sequence[tuple[Accepted, FakePlan, Appended]]) -> None:
         self.handed_over.extend(event for event, _, _ in events)
 
+    def straight(self, routes: Iterable[Route]) -> None:
+        return None
+
+    def went_straight(self, straight: Any, number: int, ts: int) -> None:
+        raise AssertionError("nothing goes straight")
+
 
 class FakeStore:
     """Commits when told to."""

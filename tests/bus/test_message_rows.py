@@ -1,0 +1,296 @@
+"""Rows of plain messages: what they come to, here and beside the loop, and that SQLite compacts as the rules do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bus.clock import ManualClock
+from bus.errors import StoreError, StoreUnavailable
+from bus.store import NewMessage, message_rows
+from bus.store.beside import Beside, Written
+from bus.store.database import FILE_NAME, connect, rows
+from bus.store.journal import ENOUGH_ROWS, FEW_ROWS, MOST_ROWS
+from bus.store.sqlite import SqliteStore, open_store
+from rules.event import compact_detail
+
+QUEUE = 1 << 40
+NOW = 1_700_000_000_000
+STORED = (
+    "SELECT queue, id, visible, sent, body, typeof(body), attrs, grp, dedup, head, receives FROM message"
+    " ORDER BY number"
+)
+
+
+def message_id(number: int) -> str:
+    return f"{number:036d}"
+
+
+def row(number: int, text: str = "text", letter: bytes = message_rows.AS_IT_IS) -> bytes:
+    head = message_rows.beginning(QUEUE, NOW + number, NOW)
+    return head + message_id(number).encode() + letter + text.encode()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = await open_store(str(tmp_path / "data"), ManualClock(NOW))
+    yield store
+    await store.close()
+
+
+async def send(store: SqliteStore, lot: Sequence[bytes]) -> None:
+    """Send rows and wait for them."""
+    sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    store.send(lot, {QUEUE}, then=lambda: sent.set_result(None), failed=sent.set_exception)
+    await sent
+
+
+def stored(store: SqliteStore) -> list[tuple[Any, ...]]:
+    return rows(store._connection, STORED)
+
+
+TEXTS = st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=40), min_size=1, max_size=2 * FEW_ROWS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(TEXTS)
+def test_rows_come_to_the_same_as_messages(texts: list[str]) -> None:
+    async def both() -> tuple[list[Any], list[Any]]:
+        sent, appended = [await open_store(":memory:", ManualClock(NOW)) for _ in range(2)]
+        await send(sent, [row(number, text) for number, text in enumerate(texts)])
+        messages = [NewMessage(QUEUE, message_id(n), NOW + n, NOW, text) for n, text in enumerate(texts)]
+        await appended.append([], messages=messages)
+        answer = stored(sent), stored(appended)
+        await sent.close()
+        await appended.close()
+        return answer
+
+    sent, appended = asyncio.run(both())
+    assert sent == appended
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+SPACE = st.sampled_from(["", " ", "  ", "\t", "\n", "\r\n"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.text(max_size=8), VALUES, max_size=5), SPACE, SPACE, SPACE)
+def test_sqlite_compacts_a_loose_text_as_the_rules_do(
+    value: dict[str, Any], before: str, inside: str, after: str
+) -> None:
+    separators = (f"{inside},{before}", f"{before}:{inside}")
+    text = before + json.dumps(value, separators=separators, ensure_ascii=False) + after
+    expected = compact_detail(text)
+    assert expected is not None
+    if "\\u" not in text and "\\/" not in text and "\x7f" not in text:  # those the rules write in another way
+        assert compacted(text) == expected.decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{ "a" : 1 , "a" : 2 }',
+        '{"n": [1.50, -0.0, 1e999, 1E+5, 123456789012345678901234567890, 0.10e-7]}',
+        '{"s": "a\\"b\\\\c\\n : , { } [ ]  "}',
+        " \t\r\n{ } \n",
+        '{"a": [ ] , "b" : { } , "" : null}',
+        '{"deep": ' + "[ " * 400 + "]" * 400 + "}",
+        '{"é\u2028\ufeff": "\U0001f600 \x7f"}',
+    ],
+)
+def test_what_the_rules_keep_sqlite_keeps(text: str) -> None:
+    expected = compact_detail(text)
+    assert expected is not None
+    assert compacted(text) == expected.decode()
+
+
+def compacted(text: str) -> str:
+    """What is stored of a loose text."""
+    connection = connect(":memory:")
+    message_rows.store(connection, message_rows.bound([row(0, text, message_rows.LOOSE)]))
+    ((body,),) = connection.execute("SELECT body FROM message").fetchall()
+    connection.close()
+    return str(body)
+
+
+def test_the_longest_loose_text_is_never_too_deep_for_sqlite() -> None:
+    half = message_rows.LONGEST_LOOSE // 2
+    nested = '{"detail":' + "[" * half + "]" * half + "}"
+    assert compacted(nested) == nested
+
+
+# --- beside the loop --------------------------------------------------------------------------------------------------
+
+
+async def test_many_rows_are_stored_by_the_thread_as_in_the_loop(store: SqliteStore) -> None:
+    texts = [f'{{"n" : {number}, "s": "Zoë"}}' for number in range(FEW_ROWS)]
+    lot = [row(number, text, message_rows.LOOSE) for number, text in enumerate(texts)]
+    await send(store, lot)
+    assert thread() is not None, "so many rows are worth it"
+    in_memory = await open_store(":memory:", ManualClock(NOW))
+    await send(in_memory, lot)
+    assert stored(store) == stored(in_memory)
+    await in_memory.close()
+
+
+def thread() -> threading.Thread | None:
+    return next((each for each in threading.enumerate() if each.name == "messages"), None)
+
+
+async def test_few_rows_need_no_thread(store: SqliteStore) -> None:
+    await send(store, [row(number) for number in range(FEW_ROWS - 1)])
+    assert thread() is None
+    assert len(stored(store)) == FEW_ROWS - 1
+
+
+async def test_enough_rows_are_on_their_way_before_the_turn_ends(store: SqliteStore) -> None:
+    answers: list[int] = []
+    for number in range(ENOUGH_ROWS):
+        store.send([row(number)], {QUEUE}, then=lambda number=number: answers.append(number), failed=pytest.fail)
+    assert thread() is not None
+    await until(lambda: len(answers) == ENOUGH_ROWS)
+    assert answers == list(range(ENOUGH_ROWS)), "in the order in which they were sent"
+
+
+async def test_what_is_submitted_meanwhile_waits_its_turn(store: SqliteStore) -> None:
+    """Two writers at once would be refused by the database, or wait for each other for seconds."""
+    results = await asyncio.gather(
+        *(send(store, [row(number)]) for number in range(FEW_ROWS)),
+        *(send(store, [row(number)]) for number in range(100, 100 + 2 * MOST_ROWS)),
+        return_exceptions=True,
+    )
+    assert results == [None] * (FEW_ROWS + 2 * MOST_ROWS)
+    mixed: list[Any] = []
+    for number in range(20):
+        mixed += [send(store, [row(number)] * FEW_ROWS), store.transact(lambda connection: connection.total_changes())]
+    assert not [
+        result for result in await asyncio.gather(*mixed, return_exceptions=True) if isinstance(result, Exception)
+    ]
+    assert len(stored(store)) == FEW_ROWS + 2 * MOST_ROWS + 20 * FEW_ROWS
+
+
+async def test_no_more_than_so_many_rows_go_in_one_transaction(store: SqliteStore) -> None:
+    before = store.journal.commits
+    await asyncio.gather(*(send(store, [row(number)] * 100) for number in range(11)))
+    assert store.journal.commits - before == 1 + 2, "one at once, and what came meanwhile in lots of 500"
+
+
+async def test_receivers_hear_of_rows_after_the_commit_and_before_the_sender(store: SqliteStore) -> None:
+    heard: list[Any] = []
+    store.on_messages = lambda queues: heard.append((queues, len(stored(store))))
+    store.send([row(0)] * FEW_ROWS, {QUEUE}, then=lambda: heard.append("sender"), failed=pytest.fail)
+    await until(lambda: "sender" in heard)
+    assert heard == [({QUEUE}, FEW_ROWS), "sender"]
+
+
+async def test_what_the_disk_refuses_beside_the_loop_is_told_and_not_there(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await send(store, [row(0)] * FEW_ROWS)
+    whole = message_rows.store
+
+    def full(connection: apsw.Connection, bound: Any) -> None:
+        whole(connection, bound) if connection.in_transaction else refuse()
+
+    def refuse() -> None:
+        raise apsw.FullError("database or disk is full")
+
+    monkeypatch.setattr(message_rows, "store", full)
+    with pytest.raises(StoreUnavailable, match="full"):
+        await send(store, [row(1)] * FEW_ROWS)
+    assert not store.healthy
+    assert len(stored(store)) == FEW_ROWS
+    monkeypatch.undo()
+    await send(store, [row(2)] * FEW_ROWS)
+    assert store.healthy
+
+
+async def test_a_full_disk_refuses_rows_and_recovers(store: SqliteStore) -> None:
+    await send(store, [row(0)] * FEW_ROWS)
+    beside = store.journal._beside
+    assert beside is not None
+    await send(store, [row(0)] * FEW_ROWS)
+    ((pages,),) = store._connection.execute("PRAGMA page_count").fetchall()
+    connections = [each for each in apsw.connections() if each.filename == store._connection.filename]
+    for each in connections:
+        each.execute(f"PRAGMA max_page_count={pages}").fetchall()
+    with pytest.raises(StoreUnavailable):
+        await send(store, [row(1, "x" * 9000)] * FEW_ROWS)
+    assert len(stored(store)) == 2 * FEW_ROWS
+    for each in connections:
+        each.execute("PRAGMA max_page_count=1073741823").fetchall()
+    await send(store, [row(1, "x" * 9000)] * FEW_ROWS)
+    assert len(stored(store)) == 3 * FEW_ROWS
+
+
+async def test_a_bad_row_fails_alone(store: SqliteStore) -> None:
+    lots = [[row(0)] * FEW_ROWS, [row(1, "{no json", message_rows.LOOSE)], [row(2)] * FEW_ROWS]
+    results = await asyncio.gather(*(send(store, lot) for lot in lots), return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), StoreError, type(None)]
+    assert len(stored(store)) == 2 * FEW_ROWS
+    assert store.healthy
+
+
+async def test_closing_waits_for_what_is_under_way(tmp_path: Path) -> None:
+    store = await open_store(str(tmp_path), ManualClock(NOW))
+    answers: list[str] = []
+    for _ in range(3):
+        store.send([row(0)] * ENOUGH_ROWS, {QUEUE}, then=lambda: answers.append("stored"), failed=pytest.fail)
+    await store.close()
+    assert answers == ["stored"] * 3
+    assert thread() is None
+    store.send([row(0)], {QUEUE}, then=pytest.fail, failed=lambda error: answers.append(type(error).__name__))
+    assert answers[3:] == ["StoreUnavailable"]
+    database = apsw.Connection(str(tmp_path / FILE_NAME))
+    assert database.execute("SELECT count(*) FROM message").fetchall() == [(3 * ENOUGH_ROWS,)]
+    database.close()
+
+
+async def test_the_log_begins_again_although_only_the_thread_writes(tmp_path: Path) -> None:
+    limit = 1 << 20
+    store = await open_store(str(tmp_path), ManualClock(NOW), wal_limit=limit)
+    largest = 0
+    for _ in range(100):
+        await send(store, [row(0, "x" * 3000)] * FEW_ROWS)
+        largest = max(largest, store.wal_bytes)
+    assert limit // 2 < largest < 3 * limit, "ten times as much was written"
+    await store.close()
+
+
+async def test_a_busy_loop_waits_for_the_thread(tmp_path: Path) -> None:
+    """A loop that is never idle keeps the interpreter lock to itself; it has to stand still for the thread."""
+    make = await open_store(str(tmp_path), ManualClock(NOW))
+    await make.close()
+    ended: list[Written] = []
+    beside = Beside(str(tmp_path / FILE_NAME), ended.append)
+    for count in range(1, 20):
+        beside.write([row(0)] * FEW_ROWS)
+        turns = 0
+        while len(ended) < count:
+            sum(range(2000))
+            await asyncio.sleep(0)
+            turns += 1
+            assert turns < 1_000_000
+    assert [written.error for written in ended] == [None] * 19
+    assert all(written.pages for written in ended)
+    beside.close()
+    assert len(ended) == 19, "each was told of once"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - what is waited for is a callback
+            await asyncio.sleep(0)
