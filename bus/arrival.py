@@ -8,6 +8,7 @@ import msgspec
 
 from bus.scope import Scope
 from rules.event import compact_detail
+from rules.flatten import EventError
 
 
 class Envelope(msgspec.Struct):
@@ -75,19 +76,26 @@ class Arrival(msgspec.Struct, gc=False):
         """The detail for matching: as it was given, or compact where it spells characters as escapes.
 
         An index looks for names in the text, and an escape would hide one from it; clients that write JSON in ASCII
-        send many, nearly all of them in values.
+        send many, nearly all of them in values. EventError for some texts that are no JSON object, which matching
+        would not notice.
         """
         # The one-character search is ten times as fast as the other, and settles most texts.
+        if self.detail[:1] == "\ufeff":
+            raise EventError("the detail begins with a byte order mark")
         escapes = "\\" in self.detail
         if not escapes or "\\u" not in self.detail:
             try:
                 data = self.detail.encode()
             except UnicodeEncodeError:
-                return self.compact_detail()  # a lone surrogate has no UTF-8 form; compacting writes it as an escape
-            if not escapes:
-                self.loose = data
-            return data
-        return self.compact_detail()
+                pass  # a lone surrogate has no UTF-8 form; compacting writes it as an escape
+            else:
+                if not escapes:
+                    self.loose = data
+                return data
+        self.compact = compact_detail(self.detail)
+        if self.compact is None:
+            raise EventError("the detail is not a JSON object")
+        return self.compact
 
     def compact_detail(self) -> bytes:
         """The detail as targets receive it."""

@@ -3,9 +3,9 @@
 Theory of operation. `put_entries` looks at every entry once. What its bus, source and detail-type say
 about it is looked up (`bus.event_kinds`); its detail is validated and matched in one reading; and only
 an event that some rule's target wants is rendered and stored, because an event nobody waits for has
-nothing left that could be lost. The events of one request are one `append`, so they share a forced
-write with every other request of the same turn of the loop. The answer is made from what the commit
-returned, never before it.
+nothing left that could be lost. What the events of one request come to is handed over at once, so that
+it shares a forced write with every other request of the same turn of the loop. The answer is made from
+what the commit returned, never before it.
 """
 
 from __future__ import annotations
@@ -180,6 +180,14 @@ class Ingest:
             self._read(request, entries)
         except ApiError:
             return False
+        try:
+            self._hand_over(request, done)
+        except Exception as error:  # something may have come of it, so that it must not be tried again
+            done(error)
+        return True
+
+    def _hand_over(self, request: PutRequest, done: Callable[[dict[str, Any] | Exception], None]) -> None:
+        """Have a request stored and ``done`` called."""
         if request.taken:
             task = asyncio.get_running_loop().create_task(self._commit(request))
             self._under_way.add(task)
@@ -189,7 +197,6 @@ class Ingest:
             self._send(request, lambda error: done(error or self._answer(request)))
         else:
             done(self._answer(request))
-        return True
 
     def _read(self, request: PutRequest, entries: Sequence[Entry]) -> None:
         """Look at every entry; ApiError when the request as a whole is refused."""
@@ -276,7 +283,7 @@ class Ingest:
         """Store what was taken; when the disk refuses, the entries concerned say so and can be sent again."""
         sent: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         if request.rows:
-            self._send(request, sent.set_result)
+            self._send(request, lambda error: None if sent.done() else sent.set_result(error))
         else:
             sent.set_result(None)
         try:
@@ -295,10 +302,12 @@ class Ingest:
         ways = request.ways()
 
         def then() -> None:
-            for way in ways:
-                way.count(self._metrics)
-                self._dispatch.went_straight(way.straight, len(way.results), request.ms)
-            ended(None)
+            try:
+                for way in ways:
+                    way.count(self._metrics)
+                    self._dispatch.went_straight(way.straight, len(way.results), request.ms)
+            finally:  # it is stored: who waits must hear of that
+                ended(None)
 
         def failed(error: Exception) -> None:
             if isinstance(error, StoreError):

@@ -82,7 +82,7 @@ class HttpProtocol(HttpToolsProtocol):
             return False
         headers = dict(self.headers)
         length = headers.get(b"content-length", b"")
-        if not length.isdigit() or int(length) > LONGEST_SHORT or self.expect_100_continue:
+        if not length.isdigit() or len(length) > 9 or int(length) > LONGEST_SHORT or self.expect_100_continue:
             return False
         if self.flow.write_paused or parser.should_upgrade() or parser.get_http_version() != "1.1":
             return False
@@ -114,9 +114,13 @@ class HttpProtocol(HttpToolsProtocol):
         latest: object = self.cycle
         if latest is short:
             self.cycle = cycle
-        self._start_asgi_task(cycle, self.app)
+        task = self.loop.create_task(cycle.run_asgi(self.app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def _reply(self, short: _Short, answer: Answer, request_id: str) -> None:
+        if short.response_complete:
+            return
         short.response_complete = True
         if short.disconnected:
             return
@@ -159,6 +163,12 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
+class _Nobody:
+    """Stands for whoever waits for parts of a body."""
+
+    def set(self) -> None: ...
+
+
 class _Short:
     """A request on the short way, as far as uvicorn looks into the cycle of a connection."""
 
@@ -174,9 +184,4 @@ class _Short:
         self.keep_alive = True
         self.response_complete = False
 
-    @property
-    def message_event(self) -> _Short:
-        return self
-
-    def set(self) -> None:
-        """Nobody waits for parts of the body."""
+    message_event = _Nobody()

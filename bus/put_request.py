@@ -128,7 +128,7 @@ class PutRequest:
         if detail is None or len(detail) > message_rows.LONGEST_LOOSE:
             detail, letter = event.compact_detail(), message_rows.AS_IT_IS
         parts = kind.parts(event, detail)
-        ids, slots = self._message_ids, way.straight.slots
+        ids, slots = self._message_ids, way.straight.slots  # taken from the end, and fetched several at a time
         if len(ids) < len(slots):
             ids += self._ids.several(max(len(slots), MOST_ENTRIES))[::-1]
         new = []

@@ -336,10 +336,12 @@ class Narrowing(Generic[RuleId]):
         if self.open is not None:
             self.open._always = tuple(certain)
         self.detail_only = self.open is not None and not self.open._paths.envelope
-        self.match_detail: Callable[[bytes], Sequence[RuleId]] = MatchIndex({})._match_detail
+        self.match_detail: Callable[[bytes], Sequence[RuleId]] = self.open._match_detail if self.open else _no_detail
         """The rules that match an event of the pair by its detail; EventError if that is no JSON object."""
-        if self.open is not None:
-            self.match_detail = self.open._match_detail
+
+
+def _no_detail(detail: bytes) -> Sequence[Any]:
+    raise AssertionError("no rule asks for the detail alone")
 
 
 class _Filed:

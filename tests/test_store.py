@@ -34,6 +34,9 @@ from bus.store import (
     Release,
     Retry,
     Store,
+    message_rows,
+    message_upkeep,
+    messages,
     sqlite,
 )
 
@@ -44,6 +47,7 @@ END = 1 << 40
 DAY = 86_400_000
 HOUR = 3_600_000
 DEADLINE_S = 10.0
+NOW_VISIBLE = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,11 @@ class Bench:
             pytest.skip("keeps nothing across a restart")
         await self.store.close()
         await self.open()
+
+    async def reopen_if_lasting(self) -> None:
+        """As after a stop and a start, where that is not the end of everything."""
+        if self._engine.lasting:
+            await self.reopen()
 
     def event(self, *deliveries: NewDelivery, **members: Any) -> Append:
         self._ids += 1
@@ -757,6 +766,29 @@ async def test_what_was_queued_when_the_store_closed_is_committed(bench: Bench) 
 
 
 # --- queues -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 500])
+async def test_sent_rows_are_messages_when_their_sender_hears(bench: Bench, count: int) -> None:
+    """Few or many: an engine may have a way of its own for each."""
+    beginning = message_rows.beginning(QUEUE, NOW_VISIBLE, bench.now)
+    rows = [beginning + b"%036d" % number + message_rows.AS_IT_IS + b"text %d" % number for number in range(count)]
+    heard: list[Any] = []
+    bench.store.on_messages = heard.append
+    sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    bench.store.send(rows, {QUEUE}, then=lambda: sent.set_result(heard.append("sender")), failed=sent.set_exception)
+    await asyncio.wait_for(sent, DEADLINE_S)
+    assert heard == [{QUEUE}, "sender"]
+    await bench.reopen_if_lasting()
+    source = messages.Source(QUEUE, fifo=False, oldest=0)
+    browsed = await bench.store.transact(
+        lambda connection: message_upkeep.browse(
+            connection, source, message_upkeep.numbers(connection, source, after=0, limit=1000), max_bytes=1 << 30
+        )
+    )
+    assert [(each.message_id, each.sent, each.body) for each in browsed] == [
+        (f"{number:036d}", bench.now, f"text {number}") for number in range(count)
+    ]
 
 
 async def test_queues_hear_of_messages_after_the_commit_and_before_the_answer(bench: Bench) -> None:

@@ -13,7 +13,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import structlog
+
 from bus.api.rpc import Reply, Rpc
+
+log = structlog.get_logger(__name__)
 
 
 class Offered(NamedTuple):
@@ -48,10 +52,17 @@ class Turn:
 
     def _answer_all(self) -> None:
         all_offered, self._offered = self._offered, []
-        for headers, pairs, body, reply, leave in all_offered:
+        for offered in all_offered:
             try:
-                taken = self._rpc.answer_soon(headers, pairs, body, reply)
-            except Exception:  # it goes wrong again on the usual way, which tells of it; the others must not suffer
-                taken = False
-            if not taken:
-                leave()
+                self._answer(offered)
+            except Exception:  # the others must not suffer
+                log.exception("a request could not be answered")
+
+    def _answer(self, offered: Offered) -> None:
+        headers, pairs, body, reply, leave = offered
+        try:
+            taken = self._rpc.answer_soon(headers, pairs, body, reply)
+        except Exception:  # it goes wrong again on the usual way, which tells of it
+            taken = False
+        if not taken:
+            leave()

@@ -3,7 +3,10 @@
 Theory of operation. A writer thread starves beside a busy loop: it needs the interpreter lock for each of its
 statements, and the loop lets go of it for microseconds only. This thread has one statement for all rows of a commit
 (`bus.store.message_rows`), which is a transaction by itself: rows, index, log and forced write are one call without the
-lock, XX
+lock, during which the loop works on the next requests. To begin it needs the lock once, and `write` waits until it is
+given back. To end it needs it once more; whoever can see that the rows are there need not wait for that (`stored`), and
+a loop that never has nothing to do stands still for it after `PATIENCE_S`.
+
 The journal sees to it that nobody else writes meanwhile.
 """
 
@@ -14,53 +17,69 @@ import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import NamedTuple
 
 import apsw
 
 from bus.store import message_rows
-from bus.store.database import open_again
 
 PATIENCE_S = 0.002
-
-CACHE_KIB = 8192
-"""Holds the pages of a commit; what was stored before is not looked at."""
-
-
-class Written(NamedTuple):
-    """What became of a write: the pages it added to the log, or why nothing of it is there."""
-
-    pages: int = 0
-    error: Exception | None = None
 
 
 class Beside:
     """A thread with a connection of its own that stores one lot of rows at a time.
 
-    ``ended`` is called in the loop when a lot is over, with what became of it.
+    ``ended`` is called in the loop when a lot is over, with the error if nothing of it is there.
     """
 
-    def __init__(self, path: str, ended: Callable[[Written], None]) -> None:
-        self._path = path
+    def __init__(self, connection: apsw.Connection, ended: Callable[[Exception | None], None]) -> None:
+        """``connection`` is for this alone, and closed with it."""
+        self._connection = connection
         self._ended = ended
         self._lots: SimpleQueue[tuple[asyncio.AbstractEventLoop, message_rows.Bound] | None] = SimpleQueue()
-        self._written = Written()
-        self._begun, self._over = threading.Lock(), threading.Lock()
-        """Released when a lot is begun, and when it is over; held otherwise."""
+        self._begun = threading.Lock()
+        """Released by the thread when it begins a lot, and taken by `write`, which waits for that; held otherwise."""
         self._begun.acquire()
-        self._over.acquire()
+        self._over: SimpleQueue[None] = SimpleQueue()
+        """Has something when a lot is over; emptied when the next one begins."""
+        self._written, self._finished, self._told = 0, 0, 0
+        """How many lots were written, how many of them the thread has finished, and of how many ``ended`` was told.
+
+        The thread only changes the second; the loop does the rest, whichever of `stored`, `_look`, `_wait` comes first.
+        """
+        self._pages = 0
+        self._error: Exception | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._thread: threading.Thread | None = None
 
-    def write(self, lot: Sequence[bytes]) -> None:
-        """Begin to store rows, in order; not to be called again before that has ended."""
+    def start(self) -> bool:
+        """Have the thread run; False when the system gives none."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="messages", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="messages", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+            self._thread = thread
+        return True
+
+    def write(self, lot: Sequence[bytes]) -> None:
+        """Begin to store rows, in order, once started; not to be called again before that has ended."""
         loop = asyncio.get_running_loop()
-        self._lots.put((loop, message_rows.bound(lot)))
+        bound = message_rows.bound(lot)
+        self._written += 1
+        self._lots.put((loop, bound))
         self._begun.acquire()
         self._patience = loop.call_later(PATIENCE_S, self._wait)
+
+    def stored(self) -> None:
+        """The lot under way is stored, although the thread had no opportunity to say so."""
+        if self._told < self._written:
+            self._tell(None)
+
+    def take_pages(self) -> int:
+        """Pages that were added to the log since this was last asked; those of the latest lot may come later."""
+        pages, self._pages = self._pages, 0
+        return pages
 
     def close(self) -> None:
         """Finish what is under way and end the thread."""
@@ -69,36 +88,40 @@ class Beside:
             self._thread.join()
             self._thread = None
             self._look()
+        self._connection.close()
+
+    def _look(self) -> None:
+        """A lot is over; perhaps that is known."""
+        if self._told < self._finished:
+            self._tell(self._error)
 
     def _wait(self) -> None:
         """The loop is too busy to let the thread have the lock: stand still until it is done."""
-        self._over.acquire()
-        self._end()
+        while self._finished < self._written:
+            self._over.get()
+        self._look()
 
-    def _look(self) -> None:
-        """A lot is over, unless that was seen to."""
-        if self._over.acquire(blocking=False):
-            self._end()
-
-    def _end(self) -> None:
+    def _tell(self, error: Exception | None) -> None:
         if self._patience is not None:
             self._patience.cancel()
-        self._ended(self._written)
+        self._told = self._written
+        self._ended(error)
 
     def _run(self) -> None:
-        connection: apsw.Connection | None = None
+        connection = self._connection
         while (lot := self._lots.get()) is not None:
             loop, bound = lot
+            while not self._over.empty():
+                self._over.get()
             self._begun.release()
+            self._error = None
             try:
-                connection = connection or open_again(self._path, cache_kib=CACHE_KIB)
                 message_rows.store(connection, bound)
-                self._written = Written(connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0])
+                self._pages += connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
             except Exception as error:
-                self._written = Written(error=error)
+                self._error = error
             del lot, bound
-            self._over.release()
+            self._finished += 1
+            self._over.put(None)
             with contextlib.suppress(RuntimeError):  # the loop is closed: whoever closes this looks by itself
                 loop.call_soon_threadsafe(self._look)
-        if connection is not None:
-            connection.close()

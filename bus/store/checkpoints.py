@@ -9,8 +9,9 @@ was written for a moment and the thread has copied everything. A short file is k
 writing over blocks it has is up to one and a half times as fast as making it grow; a long one is
 given back (TRUNCATE), because whoever opens the database after a crash has to read it.
 
-The log's length is the number of pages since it began, as SQLite tells it after every commit, not
-the size of its file: that does not shrink when the log begins again.
+The log's length is the number of pages since it began, not the size of its file: that does not
+shrink when the log begins again. SQLite tells it after every commit of the writer's connection and
+every pass of the thread; what another connection adds is counted in between.
 """
 
 from __future__ import annotations
@@ -71,14 +72,14 @@ class Checkpoints:
         self._pages = pages
         return apsw.SQLITE_OK
 
-    def written_beside(self, pages: int) -> None:
-        """Another connection added pages to the log, which only this one's own commits tell about."""
-        self._pages += pages
+    def committed(self, beside: int = 0) -> None:
+        """After a flush: guard the log's length, and remember to begin it again when nothing follows.
 
-    def committed(self) -> None:
-        """After a flush: guard the log's length, and remember to begin it again when nothing follows."""
+        ``beside`` are pages that another connection added, of which this one's own commits did not tell.
+        """
         if self._path is None:
             return
+        self._pages += beside
         loop = asyncio.get_running_loop()
         self._last_commit = loop.time()
         self._needed = self._passes + 1
@@ -132,7 +133,7 @@ class Checkpoints:
             self._passing = True
             with contextlib.suppress(apsw.Error):  # a disk that refuses: the next round tries again
                 connection = connection or open_again(path, cache_kib=2048)
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                self._pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 self._complete = self._passes
             self._passing = False
         if connection is not None:

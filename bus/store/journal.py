@@ -13,7 +13,8 @@ statement. Blocking the loop for the length of one forced write is the known, bo
 The exception are rows of messages: when there is nothing else to write and they are many, they go
 in one statement that does not need the lock (`bus.store.beside`), and as soon as they are enough,
 so that the loop is not done with its turn before the thread is. Meanwhile nothing else is written,
-and what is submitted shares the next transaction.
+and what is submitted shares the next transaction. A turn that submits something while the thread
+works looks whether its rows are there: SQLite shows them to others only when they are on disk.
 
 When a transaction fails, it is rolled back. If the disk refused it, everything in it is refused;
 otherwise its items are run one by one, so that a bad item fails alone. Work must therefore leave
@@ -34,7 +35,7 @@ import apsw
 
 from bus.errors import StoreUnavailable
 from bus.store import message_rows
-from bus.store.beside import Beside, Written
+from bus.store.beside import Beside
 from bus.store.database import in_our_terms, touch
 
 Result = TypeVar("Result")
@@ -46,6 +47,9 @@ MAX_WEIGHT = 250
 FEW_ROWS, ENOUGH_ROWS, MOST_ROWS = 32, 64, 500
 """Storing fewer than few rows in the loop takes no longer than calling the thread; enough do not wait for more, and at
 most so many go in one transaction of the thread."""
+
+MOST_BYTES = 1 << 20
+"""Of rows in one transaction of the thread, for which the loop may have to stand still."""
 
 PROBE_EVERY_S = 1.0
 CLOSED = "the store is closed"
@@ -83,22 +87,26 @@ class Journal:
         self,
         connection: apsw.Connection,
         *,
-        path: str | None = None,
-        committed: Callable[[], None] | None = None,
-        written_beside: Callable[[int], None] = lambda pages: None,
+        beside: apsw.Connection | None = None,
+        committed: Callable[[int], None] | None = None,
         probe_every_s: float = PROBE_EVERY_S,
     ) -> None:
-        """``written_beside`` is told of pages that came into the log without the connection's knowing."""
+        """``beside`` is another connection, on which rows may be stored meanwhile.
+
+        ``committed`` is told, after a flush, of pages that came into the log without the connection's knowing.
+        """
         self._connection = connection
         self._queue: list[Item] = []
         self._waiting_rows = 0
         self._other_than_rows = False
         self._planned = False
-        self._beside = None if path is None else Beside(path, self._beside_ended)
+        self._beside = None if beside is None else Beside(beside, self._beside_ended)
+        self._looking = False
+        self._last_row = 0
+        """The number that the last of the rows under way will have."""
         self._under_way: list[Item] = []
         """What the thread beside is storing; nothing else may be written before it is done."""
         self._committed = committed
-        self._written_beside = written_beside
         self._probe_every_s = probe_every_s
         self._probe: asyncio.TimerHandle | None = None
         self._closed = False
@@ -153,9 +161,25 @@ class Journal:
         self._plan()
 
     def _plan(self) -> None:
-        if not self._planned and not self._under_way and self._queue:
+        if self._under_way:
+            if not self._looking:
+                self._looking = True
+                asyncio.get_running_loop().call_soon(self._look)
+        elif not self._planned and self._queue:
             self._planned = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def _look(self) -> None:
+        """Go on if what the thread beside stores is there; that it needs the lock to say so is no reason to wait."""
+        self._looking = False
+        if self._under_way and self._beside is not None and self._last_stored() == self._last_row:
+            self._beside.stored()
+
+    def _last_stored(self) -> int | None:
+        try:
+            return message_rows.last_number(self._connection)
+        except apsw.Error:  # the next transaction will tell
+            return None
 
     def close(self) -> None:
         """Commit what is queued now and take nothing more."""
@@ -180,7 +204,7 @@ class Journal:
             weight += item.weight
         self._commit(queue[start:])
         if self._committed is not None:
-            self._committed()
+            self._committed(0)
 
     def _take(self) -> list[Item]:
         """All that waits."""
@@ -190,10 +214,10 @@ class Journal:
 
     def _take_rows(self) -> list[Item]:
         """What waits, as far as it is not too much for one transaction."""
-        rows = 0
+        rows = size = 0
         for count, item in enumerate(self._queue):
-            rows += item.weight
-            if count and rows > MOST_ROWS:
+            rows, size = rows + item.weight, size + sum(map(len, item.rows or ()))
+            if count and (rows > MOST_ROWS or size > MOST_BYTES):
                 taken, self._queue = self._queue[:count], self._queue[count:]
                 self._waiting_rows -= rows - item.weight
                 return taken
@@ -203,20 +227,24 @@ class Journal:
         """Have the thread store what waits, unless that is more than rows, or it is busy."""
         if self._beside is None or self._under_way or self._other_than_rows:
             return False
+        last = self._last_stored()
+        if last is None or not self._beside.start():
+            return False
         self._under_way = self._take_rows()
-        self._beside.write([row for item in self._under_way for row in item.rows or ()])
+        rows = [row for item in self._under_way for row in item.rows or ()]
+        self._last_row = last + len(rows)
+        self._beside.write(rows)
         return True
 
-    def _beside_ended(self, written: Written) -> None:
+    def _beside_ended(self, error: Exception | None) -> None:
         """The thread is done; what it stored is on disk, or was rolled back."""
         items, self._under_way = self._under_way, []
-        if written.error is not None:
-            self._rolled_back(items, written.error)
-        self._written_beside(written.pages)
-        if self._committed is not None:
-            self._committed()
+        if error is not None:
+            self._rolled_back(items, error)
+        if self._committed is not None and self._beside is not None:
+            self._committed(self._beside.take_pages())
         self._flush()  # first of all: the thread works while the others are told
-        if written.error is None:
+        if error is None:
             self._stand(items, [None] * len(items))
 
     def _commit(self, items: list[Item]) -> None:
@@ -259,7 +287,7 @@ class Journal:
                 self._commit([item])
             return
         for item in items:
-            item.failed(told)
+            _safely(item.failed, told)
 
     def _refused(self) -> None:
         self.healthy = False

@@ -34,11 +34,14 @@ from bus.store import archives as archive_tables
 from bus.store import messages as message_table
 from bus.store.checkpoints import WAL_LIMIT, Checkpoints
 from bus.store.configuration import Configuration
-from bus.store.database import FILE_NAME, DirectoryLock, connect, make_directory, make_file, rows, scan
+from bus.store.database import FILE_NAME, DirectoryLock, connect, make_directory, make_file, open_again, rows, scan
 from bus.store.journal import MAX_WEIGHT, PROBE_EVERY_S, Journal
 from bus.store.leases import Held, Leases
 
 Result = TypeVar("Result")
+
+BESIDE_CACHE_KIB = 8192
+"""Holds what a lot of rows changes; what was stored before is not looked at."""
 
 _EVENT = "INSERT INTO event(seq, id, bus, ts, keep, attrs, body) VALUES(?,?,?,?,?,?,?)"
 _DELIVERY = "INSERT INTO delivery(seq, route, due, expires) VALUES(?,?,?,?)"
@@ -131,9 +134,8 @@ class SqliteStore:
         self._checkpoints = Checkpoints(connection, path, wal_limit=wal_limit)
         self.journal = Journal(
             connection,
-            path=path,
+            beside=None if path is None else open_again(path, cache_kib=BESIDE_CACHE_KIB),
             committed=self._checkpoints.committed,
-            written_beside=self._checkpoints.written_beside,
             probe_every_s=probe_every_s,
         )
         self._configuration = Configuration(connection, self.journal)
@@ -173,8 +175,10 @@ class SqliteStore:
         failed: Callable[[Exception], None],
     ) -> None:
         def stored() -> None:
-            self.on_messages(set(queues))
-            then()
+            try:
+                self.on_messages(set(queues))
+            finally:
+                then()
 
         self.journal.submit_rows(rows, then=stored, failed=failed)
 

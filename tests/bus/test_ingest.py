@@ -463,3 +463,16 @@ async def test_a_detail_is_matched_however_deep_it_may_nest(levels: int) -> None
         answer = await bench.put({**ENTRY, "Detail": detail})
         assert answer["FailedEntryCount"] == 0
         assert bench.dispatch.planned[number][1] == ["deep"]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"name":"Zo\\u00eb"', '{"a":\\u0031}', '\ufeff{"a":1}', "\ufeff{}", '{"a":"\\ud800"', '["\\u0041"]']
+)
+async def test_a_malformed_detail_is_refused_however_often_its_kind_has_come(text: str) -> None:
+    """Once the rules are narrowed to the pair, the detail is validated by matching it."""
+    bench = Bench({"all": '{"source":["shop"],"detail":{"id":[{"exists":false}]}}'})
+    for _ in range(2 * SIGHTINGS + 2):
+        answer = await bench.put({**ENTRY, "Detail": "{}"}, {**ENTRY, "Detail": text})
+        assert answer["Entries"][1]["ErrorCode"] == "MalformedDetail"
+    assert all(event.body.endswith(b'"detail":{}}') for event, _ in bench.dispatch.planned)
+    assert len(bench.dispatch.planned) == 2 * SIGHTINGS + 2

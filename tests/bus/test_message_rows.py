@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from bus.clock import ManualClock
 from bus.errors import StoreError, StoreUnavailable
 from bus.store import NewMessage, message_rows
-from bus.store.beside import Beside, Written
-from bus.store.database import FILE_NAME, connect, rows
-from bus.store.journal import ENOUGH_ROWS, FEW_ROWS, MOST_ROWS
+from bus.store.beside import Beside
+from bus.store.database import FILE_NAME, connect, open_again, rows
+from bus.store.journal import ENOUGH_ROWS, FEW_ROWS, MOST_BYTES, MOST_ROWS
 from bus.store.sqlite import SqliteStore, open_store
 from rules.event import compact_detail
 
@@ -244,6 +244,46 @@ async def test_a_bad_row_fails_alone(store: SqliteStore) -> None:
     assert store.healthy
 
 
+async def test_a_lot_is_bounded_by_its_bytes_too(store: SqliteStore) -> None:
+    before = store.journal.commits
+    large = [row(0, "x" * (MOST_BYTES // 4))] * 2
+    await asyncio.gather(*(send(store, large) for _ in range(ENOUGH_ROWS)))
+    assert store.journal.commits - before > ENOUGH_ROWS // 4
+
+
+async def test_without_a_thread_the_loop_stores_rows(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    await send(store, [row(0)] * ENOUGH_ROWS)
+    monkeypatch.undo()
+    assert thread() is None
+    await send(store, [row(0)] * ENOUGH_ROWS)
+    assert thread() is not None
+    assert len(stored(store)) == 2 * ENOUGH_ROWS
+
+
+async def test_a_callback_that_fails_holds_up_nobody(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["message"]))
+    heard: list[str] = []
+
+    def fail(*arguments: object) -> None:
+        raise ValueError
+
+    store.send([row(0)] * FEW_ROWS, {QUEUE}, then=fail, failed=fail)
+    await send(store, [row(1)])
+    store.send([row(2, "{", message_rows.LOOSE)] * FEW_ROWS, {QUEUE}, then=fail, failed=fail)
+    store.send([row(3, "{", message_rows.LOOSE)], {QUEUE}, then=fail, failed=lambda error: heard.append(str(error)))
+    await send(store, [row(4)])
+    assert ["malformed JSON" in each for each in heard] == [True]
+    assert told == ["a callback failed after its commit"] * 2
+    store.on_messages = fail
+    await send(store, [row(5)])
+    assert len(told) == 3, "the sender hears of it all the same"
+
+
 async def test_closing_waits_for_what_is_under_way(tmp_path: Path) -> None:
     store = await open_store(str(tmp_path), ManualClock(NOW))
     answers: list[str] = []
@@ -274,8 +314,9 @@ async def test_a_busy_loop_waits_for_the_thread(tmp_path: Path) -> None:
     """A loop that is never idle keeps the interpreter lock to itself; it has to stand still for the thread."""
     make = await open_store(str(tmp_path), ManualClock(NOW))
     await make.close()
-    ended: list[Written] = []
-    beside = Beside(str(tmp_path / FILE_NAME), ended.append)
+    ended: list[Exception | None] = []
+    beside = Beside(open_again(str(tmp_path / FILE_NAME), cache_kib=100), ended.append)
+    assert beside.start()
     for count in range(1, 20):
         beside.write([row(0)] * FEW_ROWS)
         turns = 0
@@ -284,8 +325,9 @@ async def test_a_busy_loop_waits_for_the_thread(tmp_path: Path) -> None:
             await asyncio.sleep(0)
             turns += 1
             assert turns < 1_000_000
-    assert [written.error for written in ended] == [None] * 19
-    assert all(written.pages for written in ended)
+    assert ended == [None] * 19
+    assert beside.take_pages() > 19
+    assert beside.take_pages() == 0
     beside.close()
     assert len(ended) == 19, "each was told of once"
 
