@@ -143,6 +143,7 @@ class Ingest:
         self._no_bus = BusView(None, None, metrics)
         self._logs = logs or silent(clock)
         self._under_way: set[asyncio.Task[None]] = set()
+        self._straights: dict[Selection, Any] = {}
         self.through_endpoint: ThroughEndpoint | None = None
         """Set once by the composition root; it comes back here with the region's own bus."""
 
@@ -264,7 +265,13 @@ class Ingest:
 
     def _straight(self, selection: Selection) -> Any:
         """Whether events of a selection need no plan; see `Dispatcher.straight`."""
-        return None if self._logs.buses else self._dispatch.straight(selection.routes)
+        if self._logs.buses:
+            return None
+        if not self._straights:  # what is found holds for all that came in the same turn
+            asyncio.get_running_loop().call_soon(self._straights.clear)
+        if selection not in self._straights:
+            self._straights[selection] = self._dispatch.straight(selection.routes)
+        return self._straights[selection]
 
     def _kind(self, request: PutRequest, bus: str | None, source: str | None, detail_type: str | None) -> EventKind:
         """The kind of some entries of a request, once it is known that they may be put on their bus."""

@@ -4,8 +4,8 @@ Theory of operation. A writer thread starves beside a busy loop: it needs the in
 statements, and the loop lets go of it for microseconds only. This thread has one statement for all rows of a commit
 (`bus.store.message_rows`), which is a transaction by itself: rows, index, log and forced write are one call without the
 lock, during which the loop works on the next requests. To begin it needs the lock once, and `write` waits until it is
-given back. To end it needs it once more; whoever can see that the rows are there need not wait for that (`stored`), and
-a loop that never has nothing to do stands still for it after `PATIENCE_S`.
+given back. To end it needs it once more, and gets it when the loop has nothing to do; a loop that always has something
+to do stands still for it after `PATIENCE_S`.
 
 The journal sees to it that nobody else writes meanwhile.
 """
@@ -22,7 +22,7 @@ import apsw
 
 from bus.store import message_rows
 
-PATIENCE_S = 0.002
+PATIENCE_S = 0.005
 
 
 class Beside:
@@ -44,7 +44,7 @@ class Beside:
         self._written, self._finished, self._told = 0, 0, 0
         """How many lots were written, how many of them the thread has finished, and of how many ``ended`` was told.
 
-        The thread only changes the second; the loop does the rest, whichever of `stored`, `_look`, `_wait` comes first.
+        The thread only changes the second; the loop does the rest, whichever of `_look` and `_wait` comes first.
         """
         self._pages = 0
         self._error: Exception | None = None
@@ -71,13 +71,8 @@ class Beside:
         self._begun.acquire()
         self._patience = loop.call_later(PATIENCE_S, self._wait)
 
-    def stored(self) -> None:
-        """The lot under way is stored, although the thread had no opportunity to say so."""
-        if self._told < self._written:
-            self._tell(None)
-
     def take_pages(self) -> int:
-        """Pages that were added to the log since this was last asked; those of the latest lot may come later."""
+        """Pages that were added to the log since this was last asked."""
         pages, self._pages = self._pages, 0
         return pages
 
@@ -91,21 +86,18 @@ class Beside:
         self._connection.close()
 
     def _look(self) -> None:
-        """A lot is over; perhaps that is known."""
+        """Tell that a lot is over, unless that is known."""
         if self._told < self._finished:
-            self._tell(self._error)
+            if self._patience is not None:
+                self._patience.cancel()
+            self._told = self._finished
+            self._ended(self._error)
 
     def _wait(self) -> None:
         """The loop is too busy to let the thread have the lock: stand still until it is done."""
         while self._finished < self._written:
             self._over.get()
         self._look()
-
-    def _tell(self, error: Exception | None) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        self._told = self._written
-        self._ended(error)
 
     def _run(self) -> None:
         connection = self._connection

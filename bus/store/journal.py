@@ -13,8 +13,7 @@ statement. Blocking the loop for the length of one forced write is the known, bo
 The exception are rows of messages: when there is nothing else to write and they are many, they go
 in one statement that does not need the lock (`bus.store.beside`), and as soon as they are enough,
 so that the loop is not done with its turn before the thread is. Meanwhile nothing else is written,
-and what is submitted shares the next transaction. A turn that submits something while the thread
-works looks whether its rows are there: SQLite shows them to others only when they are on disk.
+and what is submitted shares the next transaction.
 
 When a transaction fails, it is rolled back. If the disk refused it, everything in it is refused;
 otherwise its items are run one by one, so that a bad item fails alone. Work must therefore leave
@@ -101,9 +100,6 @@ class Journal:
         self._other_than_rows = False
         self._planned = False
         self._beside = None if beside is None else Beside(beside, self._beside_ended)
-        self._looking = False
-        self._last_row = 0
-        """The number that the last of the rows under way will have."""
         self._under_way: list[Item] = []
         """What the thread beside is storing; nothing else may be written before it is done."""
         self._committed = committed
@@ -161,25 +157,9 @@ class Journal:
         self._plan()
 
     def _plan(self) -> None:
-        if self._under_way:
-            if not self._looking:
-                self._looking = True
-                asyncio.get_running_loop().call_soon(self._look)
-        elif not self._planned and self._queue:
+        if not self._planned and not self._under_way and self._queue:
             self._planned = True
             asyncio.get_running_loop().call_soon(self._flush)
-
-    def _look(self) -> None:
-        """Go on if what the thread beside stores is there; that it needs the lock to say so is no reason to wait."""
-        self._looking = False
-        if self._under_way and self._beside is not None and self._last_stored() == self._last_row:
-            self._beside.stored()
-
-    def _last_stored(self) -> int | None:
-        try:
-            return message_rows.last_number(self._connection)
-        except apsw.Error:  # the next transaction will tell
-            return None
 
     def close(self) -> None:
         """Commit what is queued now and take nothing more."""
@@ -227,13 +207,10 @@ class Journal:
         """Have the thread store what waits, unless that is more than rows, or it is busy."""
         if self._beside is None or self._under_way or self._other_than_rows:
             return False
-        last = self._last_stored()
-        if last is None or not self._beside.start():
+        if not self._beside.start():
             return False
         self._under_way = self._take_rows()
-        rows = [row for item in self._under_way for row in item.rows or ()]
-        self._last_row = last + len(rows)
-        self._beside.write(rows)
+        self._beside.write([row for item in self._under_way for row in item.rows or ()])
         return True
 
     def _beside_ended(self, error: Exception | None) -> None:

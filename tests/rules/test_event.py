@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rules import event as event_module
 from rules.errors import RulesError
 from rules.event import (
     EntryFault,
@@ -348,3 +349,16 @@ def test_times_without_a_form(seconds: float) -> None:
 def test_a_time_too_long_to_print() -> None:
     with pytest.raises(EventTimeError):
         format_time(10**5000)
+
+
+PIECES = st.sampled_from(
+    ["a", "é", "/", '\\"', "\\\\", "\\/", "\\n", "\\u0041", "\\u00e9", "\\u00E9", "\\u0000", "\\u001f", "\\u0022"]
+    + ["\\u005c", "\\u0085", "\\ufffe", "\\ud83d", "\\ude00", "\\ud83d\\ude00", "\\uD83D\\uDE00", "u0041", "\U0001f600"]
+)
+
+
+@given(st.lists(PIECES, max_size=8))
+def test_escapes_are_resolved_piece_by_piece_as_one_by_one(pieces: list[str]) -> None:
+    text = '{"' + "".join(pieces) + '":1}'
+    one_by_one = event_module._ESCAPE.sub(lambda match: event_module._unescape(match[0]), text)
+    assert event_module._rewrite_escapes(text) == one_by_one
