@@ -35,6 +35,9 @@ class ManualClock:
         self._now_ms += int(seconds * 1000)
 
 
+ENDING = 12
+"""Digits in the last group of an id."""
+
 _COUNTS = [f"{number:03x}" for number in range(0x1000)]
 
 
@@ -75,6 +78,10 @@ class IdSource:
         self._count = start + count - 1
         prefix, tail = self._prefix, self._tail
         return [f"{prefix}{number}{tail}" for number in _COUNTS[start : start + count]]
+
+    def ending(self) -> str:
+        """Random last digits, `ENDING` of them: with these instead of its own an id of this source is another one."""
+        return f"{self._bits(4 * ENDING):0{ENDING}x}"
 
     def _begin(self, ms: int) -> None:
         tail = (self._bits(62) | 0x8000_0000_0000_0000).to_bytes(8).hex()

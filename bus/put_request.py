@@ -19,8 +19,7 @@ import msgspec
 
 from bus.accepted import NOTHING, Accepted, Luggage
 from bus.arrival import Arrival
-from bus.clock import IdSource
-from bus.entries import MOST_ENTRIES
+from bus.clock import ENDING, IdSource
 from bus.event_kinds import Bus, BusView, EventKind, Selection
 from bus.metrics import Metrics
 from bus.scope import Call
@@ -84,7 +83,7 @@ class PutRequest:
     """The request: ``results`` answer its entries, ``rows`` are the messages of events that go straight."""
 
     __slots__ = (
-        "_ids", "_message_ids", "_ways", "call", "dropped", "kinds", "ms", "plain", "results", "rows", "size",
+        "_endings", "_ids", "_ways", "call", "dropped", "kinds", "ms", "plain", "results", "rows", "size",
         "started", "taken", "time", "views", "watched",
     )  # fmt: skip
 
@@ -105,7 +104,8 @@ class PutRequest:
         self.dropped = 0
         self.taken: list[Received] = []
         self.rows: list[bytes] = []
-        self._message_ids: list[str] = []
+        self._endings: list[bytes] = []
+        """How the ids of messages end that begin like their event's: one for each of its queues."""
         self._ways: dict[Selection, Way | None] = {}
 
     def luggage(self, own_trace: str | None) -> Luggage:
@@ -128,12 +128,12 @@ class PutRequest:
         if detail is None or len(detail) > message_rows.LONGEST_LOOSE:
             detail, letter = event.compact_detail(), message_rows.AS_IT_IS
         parts = kind.parts(event, detail)
-        ids, slots = self._message_ids, way.straight.slots  # taken from the end, and fetched several at a time
-        if len(ids) < len(slots):
-            ids += self._ids.several(max(len(slots), MOST_ENTRIES))[::-1]
+        slots, endings, message_id = way.straight.slots, self._endings, event.event_id[:-ENDING].encode()
+        while len(endings) < len(slots):
+            endings.append(self._ids.ending().encode())
         new = []
-        for slot in slots:
-            new.append(b"".join((slot.beginning, ids.pop().encode(), letter, *parts)))
+        for slot, ending in zip(slots, endings, strict=False):
+            new.append(b"".join((slot.beginning, message_id, ending, letter, *parts)))
         row = new[0]
         if len(row) - message_rows.HEAD > way.max_bytes or not (row.isascii() or is_message(row)):
             return False

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from uuid import UUID
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus.clock import IdSource, ManualClock
+from bus.clock import ENDING, IdSource, ManualClock
 
 
 def test_an_id_is_a_uuid_version_7_with_the_time_in_front() -> None:
@@ -48,3 +49,12 @@ def test_ids_made_together_are_as_good_as_ids_made_one_by_one(counts: list[int])
         made += [*together, ids.new()]
     assert made == sorted(set(made))
     assert all(uuid.UUID(each).version == 7 for each in made)
+
+
+def test_an_id_with_another_ending_is_another_id() -> None:
+    ids = IdSource(ManualClock())
+    known = set(ids.several(1000))
+    others = {each[:-ENDING] + ids.ending() for each in known}
+    assert not known & others
+    assert {UUID(each).version for each in others} == {7}
+    assert {len(each) for each in others} == {36}
