@@ -118,6 +118,26 @@ def test_every_accepted_event_is_in_the_queue_and_beyond_the_next_bus(
     assert ids_that_reach(owner, beyond, load.accepted.keys()) <= set(found)
 
 
+@pytest.mark.parametrize("kills", KILLS)
+def test_every_accepted_event_is_in_each_of_several_queues(
+    kills: int, start_server: Any, aws: Any, chance: random.Random
+) -> None:
+    """Fifty messages a request: enough to be stored beside the event loop."""
+    server: Server = start_server()
+    owner = Tenant(aws, at=server, account=ACCOUNT)
+    queues = [owner.queue(f"copies-{number}") for number in range(5)]
+    owner.rule("load", *({"Id": str(number), "Arn": queue.arn} for number, queue in enumerate(queues)))
+    load = Load(server.url, entry)
+
+    kill_again_and_again(server, load, kills, chance)
+
+    first, *others = (sorted(ids_in(owner, queue)) for queue in queues)
+    assert load.refused == []
+    assert load.accepted.keys() <= set(first)
+    assert len(first) == len(set(first)), "a queue of this process gets an event once"
+    assert others == [first] * 4, "all messages of a request are there, or none"
+
+
 def test_a_stop_in_the_middle_loses_nothing_either(start_server: Any, aws: Any, sink: Sink) -> None:
     server: Server = start_server()
     owner = Tenant(aws, at=server, account=ACCOUNT)
