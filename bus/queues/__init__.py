@@ -201,7 +201,7 @@ class Queues:
 
     async def last_number(self) -> int:
         """The number of the youngest message there ever was, in any queue."""
-        return await self._store.transact(message_rows.last_number)
+        return await self._store.transact(message_upkeep.last_number)
 
     async def remove(self, queue: Queue, numbers: Collection[int]) -> int:
         """Delete messages by number; how many were there."""

@@ -29,7 +29,7 @@ from bus.queues.errors import integer, invalid, missing
 from bus.queues.queue import Queue
 from bus.queues.reception import Reception
 from bus.scope import Scope
-from bus.store import ConfChange, message_moves, message_rows, message_upkeep, messages
+from bus.store import ConfChange, message_moves, message_upkeep, messages
 from bus.store.message_moves import Destination, Moved
 from bus.store.messages import BUDGET, Candidate
 from rules.arn import ArnError, parse
@@ -134,7 +134,7 @@ class MoveTasks:
 
         def look(connection: apsw.Connection) -> tuple[int, int]:
             counts = message_upkeep.count(connection, source.source(now), now)
-            return message_rows.last_number(connection), sum(counts)
+            return message_upkeep.last_number(connection), sum(counts)
 
         ceiling, to_move = await self._store.transact(look)
         arn = destination.arn if destination else None

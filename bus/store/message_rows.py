@@ -50,9 +50,3 @@ def bound(rows: Sequence[bytes]) -> Bound:
 def store(connection: apsw.Connection, rows: Bound) -> None:
     """Store rows in order; outside a transaction they are one by themselves."""
     connection.execute(_INSERT, rows)
-
-
-def last_number(connection: apsw.Connection) -> int:
-    """The number of the message that was stored last, in any queue."""
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name='message'").fetchone()
-    return int(row[0]) if row else 0

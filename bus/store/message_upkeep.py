@@ -30,6 +30,12 @@ class Browsed(NamedTuple):
     origin: str | None
 
 
+def last_number(connection: apsw.Connection) -> int:
+    """The number of the youngest message there ever was, in any queue."""
+    row = row_of(connection, "SELECT seq FROM sqlite_sequence WHERE name='message'")
+    return 0 if row is None else int(row[0])
+
+
 def count(connection: apsw.Connection, source: Source, now: int) -> Counts:
     """Exact counts, read from the index alone."""
     bounds = (source.number, now, source.oldest)

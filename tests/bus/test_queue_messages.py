@@ -9,7 +9,7 @@ import apsw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus.store import NewMessage, message_rows, message_upkeep, messages
+from bus.store import NewMessage, message_upkeep, messages
 from bus.store.database import connect
 from bus.store.message_upkeep import Counts
 from bus.store.messages import DeadLetters, Source
@@ -221,7 +221,7 @@ def test_numbers_are_never_used_twice() -> None:
     messages.delete(connection, first.number)
     (second,) = messages.insert(connection, send)
     assert second.number > first.number
-    assert message_rows.last_number(connection) == second.number
+    assert message_upkeep.last_number(connection) == second.number
 
 
 def test_queues_are_found_one_by_one() -> None:
