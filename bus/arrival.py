@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from bus.scope import Scope
+from bus.store import message_rows
 from rules.event import compact_detail
 from rules.flatten import EventError
 
@@ -102,3 +103,9 @@ class Arrival(msgspec.Struct, gc=False):
         if self.compact is None:
             self.compact = compact_detail(self.detail) or b"{}"
         return self.compact
+
+    def message_part(self) -> tuple[bytes, bytes]:
+        """The detail as part of a message's row, and the row's letter; see `bus.store.message_rows`."""
+        if self.loose is not None and len(self.loose) <= message_rows.LONGEST_LOOSE:
+            return self.loose, message_rows.LOOSE
+        return self.compact_detail(), message_rows.AS_IT_IS

@@ -35,8 +35,8 @@ class ManualClock:
         self._now_ms += int(seconds * 1000)
 
 
-ENDING = 12
-"""Digits in the last group of an id."""
+ID_LENGTH, ENDING = 36, 12
+"""Characters of an id, and digits in the last group of it."""
 
 _COUNTS = [f"{number:03x}" for number in range(0x1000)]
 

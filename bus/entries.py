@@ -11,14 +11,14 @@ MOST_ENTRIES = 10
 
 
 class Entry(msgspec.Struct, gc=False):
-    """One entry, its members under their names on the wire; ``Time`` is in epoch seconds."""
+    """One entry, its members under their names on the wire; ``Time`` is in epoch seconds, of the years 1 to 9999."""
 
     Source: str | None = None
     DetailType: str | None = None
     Detail: str | None = None
     EventBusName: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,256}$")] | None = None
     Resources: list[str] | None = None
-    Time: float | None = None
+    Time: Annotated[float, msgspec.Meta(ge=-62_135_596_800, le=253_402_300_799)] | None = None
     TraceHeader: Annotated[str, msgspec.Meta(min_length=1, max_length=500)] | None = None
 
     @classmethod

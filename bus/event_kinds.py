@@ -8,7 +8,7 @@ bus and its rules: when either is replaced, the view is made anew, so that nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from bus.arrival import Arrival
@@ -17,21 +17,25 @@ from bus.scope import Scope
 from bus.targets import Route
 from rules.cloudtrail import API_CALL
 from rules.event import (
+    ENVELOPE_BEGIN,
+    ENVELOPE_END,
     NOT_AUTHORIZED_SOURCE,
     SHALLOW,
     EntryFault,
-    envelope_head,
-    envelope_parts,
+    envelope_middle,
     is_detail,
     is_too_deep,
     load_json,
     missing_member,
     utf8_length,
-    write_envelope,
 )
 from rules.flatten import EventError
 from rules.index import MatchIndex, Narrowing
 from rules.states import receives
+
+MOST_VIEWS = 1024
+"""Views kept. Any region that a caller signs for has a default bus, and buses come and go; when there are more, all are
+made anew as they are needed."""
 
 REMEMBERED = 1024
 """Kinds kept per view; more than these are worked out each time."""
@@ -94,7 +98,7 @@ class EventKind:
     """Events of one bus, source and detail-type; either may be missing, which is a fault of each of them."""
 
     __slots__ = (
-        "_head", "_index", "_narrowing", "_origin", "_selections", "detail_type", "missing", "refused",
+        "_index", "_middle", "_narrowing", "_origin", "_selections", "detail_type", "missing", "refused",
         "size", "source", "view", "withholding",
     )  # fmt: skip
 
@@ -110,13 +114,13 @@ class EventKind:
         self._index = view.index
         self._narrowing: Narrowing[Any] | None = None
         self._selections: dict[Sequence[Any], Selection] = {}
-        self._origin: tuple[str, Scope | None, str | None] = ("", None, None)
-        self._head = b""
+        self._origin: tuple[str, Scope] | None = None
+        self._middle = b""
 
     def match(self, event: Arrival) -> Sequence[Any] | None:
         """The names of the rules that match an event of this kind; None when its detail is no JSON object."""
         narrowing = self._narrowing
-        if narrowing is not None and narrowing.detail_only:
+        if narrowing is not None and narrowing.open is not None and narrowing.match_detail is not None:
             # Matching reads all of the detail, so that what it accepts need not be looked at once more.
             try:
                 found = narrowing.match_detail(event.detail_bytes())
@@ -133,31 +137,43 @@ class EventKind:
         self._narrowing = self._index.narrowed(self.source, self.detail_type)
         return names
 
+    @property
+    def match_plain(self) -> Callable[[bytes], Sequence[Any]] | None:
+        """The same for details in UTF-8 that spell nothing as an escape and cannot be too deep.
+
+        None where there may be more to an event than its detail. It raises for a detail that takes a closer look.
+        """
+        if self.missing or self.refused or self.withholding or self.view.bus is None or self._narrowing is None:
+            return None
+        return self._narrowing.match_detail
+
     def envelope(self, event: Arrival) -> bytes:
         """An event of this kind as every target receives it."""
-        return write_envelope(event.event_id, self._head_for(event), event.resources, event.compact_detail())
-
-    def parts(self, event: Arrival, detail: bytes) -> tuple[bytes, ...]:
-        """The same in parts, with a detail that says the same as the event's."""
-        return envelope_parts(event.event_id, self._head_for(event), event.resources, detail)
-
-    def _head_for(self, event: Arrival) -> bytes:
-        time, scope, replay = self._origin  # most often the very objects of the event before
-        if event.time is not time or event.scope is not scope or event.replay_name is not replay:
-            self._head = self._head_of(event)
-            self._origin = event.time, event.scope, event.replay_name
-        return self._head
-
-    def _head_of(self, event: Arrival) -> bytes:
-        account, region = event.scope
-        return envelope_head(
-            detail_type=self.detail_type,
-            source=self.source,
-            account=account,
-            time=event.time,
-            region=region,
-            replay_name=event.replay_name,
+        return b"".join(
+            (ENVELOPE_BEGIN, event.event_id.encode(), self.middle(event), event.compact_detail(), ENVELOPE_END)
         )
+
+    def middle(self, event: Arrival) -> bytes:
+        """What stands between the id and the detail of an event's envelope."""
+        if event.resources or event.replay_name is not None:
+            return self._middle_of(event.time, event.scope, event.resources, event.replay_name)
+        return self.plain_middle(event.time, event.scope)
+
+    def plain_middle(self, time: str, scope: Scope) -> bytes:
+        """The same for events without resources, which is kept for the next one."""
+        if self._origin != (time, scope):
+            self._middle = self._middle_of(time, scope)
+            self._origin = time, scope
+        return self._middle
+
+    def _middle_of(
+        self, time: str, scope: Scope, resources: Sequence[str] = (), replay_name: str | None = None
+    ) -> bytes:
+        account, region = scope
+        return envelope_middle(
+            detail_type=self.detail_type, source=self.source, account=account, time=time, region=region,
+            resources=resources, replay_name=replay_name,
+        )  # fmt: skip
 
     def select(self, names: Sequence[Any], event: Arrival) -> Selection:
         """The rules of these names that receive an event of this kind, with all that follows from them."""
@@ -165,6 +181,10 @@ class EventKind:
             detail = lambda: load_json(event.detail_bytes())  # noqa: E731
             named = self.view.named(names)
             return self.view.selection([rule for rule in named if receives(rule.state, self.detail_type, detail)])
+        return self.plain_selection(names)
+
+    def plain_selection(self, names: Sequence[Any]) -> Selection:
+        """The same for events that no rule of these is withheld from."""
         key = tuple(names)
         selection = self._selections.get(key)
         if selection is None:
@@ -211,3 +231,26 @@ class BusView:
         if self.bus is None:
             return Selection([], [])
         return Selection(rules, [self._metrics.rule(self.bus.scope, self.bus.name, rule.name) for rule in rules])
+
+
+class Views:
+    """The views of all buses; ``rule_set`` gives the rules of a bus by its number."""
+
+    def __init__(self, rule_set: Callable[[int], RuleSet], metrics: Metrics) -> None:
+        self._rule_set = rule_set
+        self._metrics = metrics
+        self.kept: dict[int, BusView] = {}
+        """By number of the bus."""
+        self._no_bus = BusView(None, None, metrics)
+
+    def of(self, bus: Bus | None) -> BusView:
+        """The view of a bus as it is now."""
+        if bus is None:
+            return self._no_bus
+        rules = self._rule_set(bus.number)
+        view = self.kept.get(bus.number)
+        if view is None or view.rules is not rules or view.bus is not bus:
+            if view is None and len(self.kept) >= MOST_VIEWS:
+                self.kept.clear()
+            view = self.kept[bus.number] = BusView(bus, rules, self._metrics)
+        return view

@@ -2,10 +2,10 @@
 
 Theory of operation. An event that somebody waits for is planned, which says what has to be stored with it (`Received`).
 Most events for queues need none of that: they are put there as they came, and whether a queue takes them so is the same
-for all events of a request, since nothing else runs while its entries are read. The dispatcher is asked once for each
-selection of rules (`Way`), and of an event that goes that way nothing is kept but its body; after the commit there are
-only numbers to add. All that is unusual is planned, with the same result: transformed inputs, FIFO queues, trace
-headers, a queue that refuses, or someone who looks on.
+for all events of a turn of the loop: what changes meanwhile is concurrent with them. The dispatcher is asked once for
+each selection of rules (`Way`), and of an event that goes that way nothing is kept but its message; after the commit
+there are only numbers to add. All that is unusual is planned, with the same result: transformed inputs, FIFO queues,
+trace headers, a queue that refuses, or someone who looks on.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from typing import Any
 import msgspec
 
 from bus.accepted import NOTHING, Accepted, Luggage
-from bus.arrival import Arrival
-from bus.clock import ENDING, IdSource
+from bus.clock import ENDING, ID_LENGTH, IdSource
 from bus.event_kinds import Bus, BusView, EventKind, Selection
 from bus.metrics import Metrics
 from bus.scope import Call
-from bus.store import NOWHERE, Append, Appended, message_rows
-from rules.event import format_time
+from bus.store import NOWHERE, Append, Appended
+from rules.event import ENVELOPE_BEGIN, ENVELOPE_END, format_time
 from rules.trace import normalise
 
 
@@ -54,20 +53,42 @@ class Received(msgspec.Struct, gc=False):
 
 
 class Way:
-    """The straight way of the events that are of one kind and matched the same rules; ``results`` are their answers."""
+    """The straight way of events of one turn that are of one kind and matched the same rules.
 
-    __slots__ = ("max_bytes", "results", "selection", "source", "straight")
+    ``straight`` is what the dispatcher made of their selection.
+    """
 
-    def __init__(self, source: str, selection: Selection, straight: Any) -> None:
+    __slots__ = ("_room", "_slots", "selection", "source", "straight")
+
+    def __init__(self, source: str, selection: Selection, straight: Any, ids: IdSource) -> None:
         self.source = source
         self.selection = selection
         self.straight = straight
-        self.max_bytes = min(slot.max_bytes for slot in straight.slots)
-        self.results: list[dict[str, Any]] = []
+        self._room = min(slot.max_bytes for slot in straight.slots) - _AROUND
+        # The id of a message begins like its event's and ends like those of its slot.
+        self._slots = [(slot.beginning, ids.ending().encode()) for slot in straight.slots]
 
-    def count(self, metrics: Metrics) -> None:
-        """The events are taken for good."""
-        count_matched(metrics, self.source, self.selection, len(self.results))
+    def rows(self, event_id: str, middle: bytes, detail: bytes, letter: bytes) -> list[bytes]:
+        """The messages of an event, one for each slot; none if a queue would refuse its detail.
+
+        ``middle`` is what stands between the id and the detail of its envelope; for ``letter`` see `message_rows`.
+        """
+        if len(middle) + len(detail) > self._room or not (detail.isascii() or is_message(detail)):
+            return []
+        name = event_id.encode()
+        start = name[:-ENDING]
+        return [
+            b"".join((beginning, start, ending, letter, ENVELOPE_BEGIN, name, middle, detail, ENVELOPE_END))
+            for beginning, ending in self._slots
+        ]
+
+    def count(self, metrics: Metrics, number: int) -> None:
+        """So many events are taken for good."""
+        count_matched(metrics, self.source, self.selection, number)
+
+
+_AROUND = len(ENVELOPE_BEGIN) + ID_LENGTH + len(ENVELOPE_END)
+"""Bytes of an envelope beside its middle and its detail."""
 
 
 def count_matched(metrics: Metrics, source: str, selection: Selection, number: int = 1) -> None:
@@ -83,13 +104,12 @@ class PutRequest:
     """The request: ``results`` answer its entries, ``rows`` are the messages of events that go straight."""
 
     __slots__ = (
-        "_endings", "_ids", "_ways", "call", "dropped", "kinds", "ms", "plain", "results", "rows", "size",
-        "started", "taken", "time", "views", "watched",
+        "call", "dropped", "kinds", "ms", "plain", "results", "rows", "size",
+        "started", "straight", "taken", "time", "views", "watched",
     )  # fmt: skip
 
-    def __init__(self, call: Call, ms: int, ids: IdSource, *, watched: bool) -> None:
+    def __init__(self, call: Call, ms: int, *, watched: bool) -> None:
         self.call = call
-        self._ids = ids
         self.ms = ms
         self.time = format_time(ms / 1000)
         self.watched = watched
@@ -104,52 +124,27 @@ class PutRequest:
         self.dropped = 0
         self.taken: list[Received] = []
         self.rows: list[bytes] = []
-        self._endings: list[bytes] = []
-        """How the ids of messages end that begin like their event's: one for each of its queues."""
-        self._ways: dict[Selection, Way | None] = {}
+        self.straight: dict[Way, list[dict[str, Any]]] = {}
+        """The answers of the events that went each way."""
 
     def luggage(self, own_trace: str | None) -> Luggage:
         """What travels beside an event with this TraceHeader."""
         trace = own_trace or self.call.trace
         return NOTHING if trace is None else Luggage(trace=normalise(trace, _new_root(self.ms)))
 
-    def goes_straight(
-        self, event: Arrival, result: dict[str, Any], kind: EventKind, selection: Selection, find: Callable[[Any], Any]
-    ) -> bool:
-        """Put an event on the straight way, if there is one for its kind and selection and it fits."""
+    def go(self, way: Way, rows: list[bytes], result: dict[str, Any]) -> None:
+        """Let an event go a way."""
+        self.rows += rows
         try:
-            way = self._ways[selection]
+            self.straight[way].append(result)
         except KeyError:
-            straight = find(selection)
-            way = self._ways[selection] = None if straight is None else Way(kind.source, selection, straight)
-        if way is None:
-            return False
-        detail, letter = event.loose, message_rows.LOOSE
-        if detail is None or len(detail) > message_rows.LONGEST_LOOSE:
-            detail, letter = event.compact_detail(), message_rows.AS_IT_IS
-        parts = kind.parts(event, detail)
-        slots, endings, message_id = way.straight.slots, self._endings, event.event_id[:-ENDING].encode()
-        while len(endings) < len(slots):
-            endings.append(self._ids.ending().encode())
-        new = []
-        for slot, ending in zip(slots, endings, strict=False):
-            new.append(b"".join((slot.beginning, message_id, ending, letter, *parts)))
-        row = new[0]
-        if len(row) - message_rows.HEAD > way.max_bytes or not (row.isascii() or is_message(row)):
-            return False
-        way.results.append(result)
-        self.rows += new
-        return True
-
-    def ways(self) -> list[Way]:
-        """Those that events took."""
-        return [way for way in self._ways.values() if way is not None and way.results]
+            self.straight[way] = [result]
 
 
-def is_message(event: bytes) -> bool:
-    """Whether an envelope holds none of the two characters that JSON may hold and a message may not."""
+def is_message(text: bytes) -> bool:
+    """Whether a part of an envelope holds none of the two characters that JSON may hold and a message may not."""
     # The search for one byte is much the fastest, and settles nearly all.
-    return b"\xef" not in event or not (b"\xef\xbf\xbe" in event or b"\xef\xbf\xbf" in event)
+    return b"\xef" not in text or not (b"\xef\xbf\xbe" in text or b"\xef\xbf\xbf" in text)
 
 
 def _new_root(now: int) -> Callable[[], str]:

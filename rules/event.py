@@ -134,6 +134,15 @@ def compact_detail(text: str) -> bytes | None:
     return _rewrite_escapes(written.decode()).encode() if "\\" in text else written
 
 
+def resolve_escapes(text: str) -> bytes:
+    """Write a short JSON object with escapes as `compact_detail` has them, in half the time, but with its white space.
+
+    Raises msgspec.DecodeError, UnicodeError or RecursionError for a text that is none, or that takes a closer look.
+    """
+    exact.skip_object(text)
+    return _rewrite_escapes(text).encode()
+
+
 _BRACE = ord("{")
 
 
@@ -236,33 +245,35 @@ def render_envelope(
 
     `detail` is already compact JSON; `event_id` and `time` are of the server's own making and need no escapes.
     """
-    head = envelope_head(
-        detail_type=detail_type, source=source, account=account, time=time, region=region, replay_name=replay_name
-    )
-    return write_envelope(event_id, head, resources, detail)
+    middle = envelope_middle(
+        detail_type=detail_type, source=source, account=account, time=time, region=region, resources=resources,
+        replay_name=replay_name,
+    )  # fmt: skip
+    return b"".join((ENVELOPE_BEGIN, event_id.encode(), middle, detail, ENVELOPE_END))
 
 
-def envelope_head(
-    *, detail_type: str, source: str, account: str, time: str, region: str, replay_name: str | None = None
+ENVELOPE_BEGIN, ENVELOPE_END = b'{"version":"0","id":"', b"}"
+"""What stands before the id of every envelope, and after its detail."""
+
+
+def envelope_middle(
+    *,
+    detail_type: str,
+    source: str,
+    account: str,
+    time: str,
+    region: str,
+    resources: Sequence[str] = (),
+    replay_name: str | None = None,
 ) -> bytes:
-    """What stands between id and resources of an envelope: the same for all events of one kind, origin and second."""
+    """What stands between id and detail of an envelope: the same for most events of one kind, origin and second."""
     if len(detail_type) + len(source) <= _CACHED_CHARS:
         naming, place = _producer(detail_type, source, account, region)
     else:
         naming, place = _producer.__wrapped__(detail_type, source, account, region)
     replay = b"" if replay_name is None else b'"replay-name":%b,' % _encode(replay_name)
-    return naming + time.encode() + place + replay
-
-
-def write_envelope(event_id: str, head: bytes, resources: Sequence[str], detail: bytes) -> bytes:
-    """Put an envelope together from its head and what is the event's own."""
-    return b"".join(envelope_parts(event_id, head, resources, detail))
-
-
-def envelope_parts(event_id: str, head: bytes, resources: Sequence[str], detail: bytes) -> tuple[bytes, ...]:
-    """The same in parts, for those who put more around it."""
     listed = _encode(list(resources)) if resources else b"[]"
-    return b'{"version":"0","id":"', event_id.encode(), head, b'"resources":', listed, b',"detail":', detail, b"}"
+    return b'%b%b%b%b"resources":%b,"detail":' % (naming, time.encode(), place, replay, listed)
 
 
 @lru_cache(2048)

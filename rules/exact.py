@@ -32,7 +32,7 @@ class _AnyObject(msgspec.Struct):
     """A JSON object of which nothing is kept."""
 
 
-skip_object: Callable[[str], object] = msgspec.json.Decoder(_AnyObject).decode
+skip_object: Callable[[str | bytes], object] = msgspec.json.Decoder(_AnyObject).decode
 """Raises what msgspec raises for a text that is no JSON object, and now and then for one that is; see `is_object`."""
 
 _skip_value: Callable[[str], object] = msgspec.json.Decoder(msgspec.Raw).decode

@@ -56,6 +56,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import UNSET
 
+from rules import exact
 from rules.anchors import Anchors, Matcher
 from rules.conditions import Condition, Conditions
 from rules.flatten import parse_event
@@ -189,9 +190,11 @@ class MatchIndex(Generic[RuleId]):
         if isinstance(narrowing, int):
             self._sight(pair, narrowing)
             return self.match_event(fields(), detail())
-        if narrowing.detail_only:
+        if narrowing.open is None:
+            return narrowing.certain
+        if narrowing.match_detail is not None:
             return narrowing.match_detail(detail())
-        return narrowing.open.match_event(fields(), detail()) if narrowing.open is not None else narrowing.certain
+        return narrowing.open.match_event(fields(), detail())
 
     def narrowed(self, source: str, detail_type: str) -> Narrowing[RuleId] | None:
         """What is left to ask of events with this pair; None until `match_parts` has seen it often enough."""
@@ -323,25 +326,28 @@ class MatchIndex(Generic[RuleId]):
 
 
 class Narrowing(Generic[RuleId]):
-    """What is left for one pair of source and detail-type: rules that match anyway, and an index of the open ones.
+    """What is left for one pair of source and detail-type: rules that match anyway, and an index of the open ones."""
 
-    `detail_only` says that those ask of nothing but the detail, so that `match_detail` may be used.
-    """
-
-    __slots__ = ("certain", "detail_only", "match_detail", "open")
+    __slots__ = ("certain", "match_detail", "open")
 
     def __init__(self, certain: list[RuleId], rest: Mapping[RuleId, Pattern]) -> None:
         self.certain = certain
         self.open = MatchIndex(rest) if rest else None
-        if self.open is not None:
+        self.match_detail: Callable[[bytes], Sequence[RuleId]] | None = None
+        """The rules that match an event of the pair by its detail; None if the open ones ask of more than that.
+
+        For text that is no JSON object it raises EventError, or what `exact.skip_object` raises.
+        """
+        if self.open is None:
+            self.match_detail = self._match_certain
+        else:
             self.open._always = tuple(certain)
-        self.detail_only = self.open is not None and not self.open._paths.envelope
-        self.match_detail: Callable[[bytes], Sequence[RuleId]] = self.open._match_detail if self.open else _no_detail
-        """The rules that match an event of the pair by its detail; EventError if that is no JSON object."""
+            if not self.open._paths.envelope:
+                self.match_detail = self.open._match_detail
 
-
-def _no_detail(detail: bytes) -> Sequence[Any]:
-    raise AssertionError("no rule asks for the detail alone")
+    def _match_certain(self, detail: bytes) -> Sequence[RuleId]:
+        exact.skip_object(detail)
+        return self.certain
 
 
 class _Filed:

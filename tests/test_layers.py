@@ -65,6 +65,7 @@ LEVELS = {
     "bus.dispatch.aging": 4,
     "bus.dispatch.tally": 4,
     "bus.put_request": 3,
+    "bus.intake": 3,
     "bus.ingest": 4,
     "bus.endpoints.entry": 4,
     "bus.dispatch": 4,

@@ -18,7 +18,8 @@ import structlog
 from bus.arrival import Arrival, Envelope
 from bus.clock import Clock, IdSource
 from bus.errors import StoreError, validation
-from bus.ingest import NOT_STORED, TOO_LARGE
+from bus.ingest import NOT_STORED
+from bus.intake import TOO_LARGE
 from bus.metrics import Metrics
 from bus.scope import Call, Scope
 from rules.event import (

@@ -72,13 +72,14 @@ class Checkpoints:
         self._pages = pages
         return apsw.SQLITE_OK
 
-    def committed(self, beside: int = 0) -> None:
-        """After a flush: guard the log's length, and remember to begin it again when nothing follows.
+    def committed(self, beside: int = 0, alone: bool = True) -> bool:
+        """After commits: guard the log's length, and remember to begin it again when nothing follows.
 
-        ``beside`` are pages that another connection added, of which this one's own commits did not tell.
+        ``beside`` are pages that another connection added, of which this one's own commits did not tell. ``alone``
+        says that nobody is writing now; True asks to be called as soon as that is so.
         """
         if self._path is None:
-            return
+            return False
         self._pages += beside
         loop = asyncio.get_running_loop()
         self._last_commit = loop.time()
@@ -86,13 +87,17 @@ class Checkpoints:
         if self._idle is None:
             self._idle = loop.call_later(IDLE_AFTER_S, self._when_idle, loop)
         if self._pages > self._limit:
-            if self._last_commit >= self._not_before:
-                self._begin_again(apsw.SQLITE_CHECKPOINT_RESTART, loop)
+            if self._last_commit < self._not_before:
+                return False
+            if not alone:
+                return True
+            self._begin_again(apsw.SQLITE_CHECKPOINT_RESTART, loop)
         elif self._pages > self._copy_at:
             self._copy_at = self._pages + self._limit // 8
             self._wake.set()
         elif self._pages < self._limit // 2:
             self._copy_at = self._limit // 2
+        return False
 
     def _when_idle(self, loop: asyncio.AbstractEventLoop) -> None:
         self._idle = None

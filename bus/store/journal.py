@@ -12,8 +12,9 @@ statement. Blocking the loop for the length of one forced write is the known, bo
 
 The exception are rows of messages: when there is nothing else to write and they are many, they go
 in one statement that does not need the lock (`bus.store.beside`), and as soon as they are enough,
-so that the loop is not done with its turn before the thread is. Meanwhile nothing else is written,
-and what is submitted shares the next transaction.
+so that the loop is not done with its turn before the thread is. Meanwhile nothing else is written:
+more rows wait for the thread, and other work until it has stopped. What waited for it is then
+committed first, so that everything is done in the order in which it was submitted.
 
 When a transaction fails, it is rolled back. If the disk refused it, everything in it is refused;
 otherwise its items are run one by one, so that a bad item fails alone. Work must therefore leave
@@ -34,7 +35,7 @@ import apsw
 
 from bus.errors import StoreUnavailable
 from bus.store import message_rows
-from bus.store.beside import Beside
+from bus.store.beside import Beside, Lot
 from bus.store.database import in_our_terms, touch
 
 Result = TypeVar("Result")
@@ -42,13 +43,6 @@ Work = Callable[[apsw.Connection], Any]
 
 MAX_WEIGHT = 250
 """Events per transaction: beyond this little throughput is gained and latency is lost."""
-
-FEW_ROWS, ENOUGH_ROWS, MOST_ROWS = 32, 64, 500
-"""Storing fewer than few rows in the loop takes no longer than calling the thread; enough do not wait for more, and at
-most so many go in one transaction of the thread."""
-
-MOST_BYTES = 1 << 20
-"""Of rows in one transaction of the thread, for which the loop may have to stand still."""
 
 PROBE_EVERY_S = 1.0
 CLOSED = "the store is closed"
@@ -69,7 +63,7 @@ class Item:
         then: Callable[[Any], None],
         failed: Callable[[Exception], None],
         undo: Callable[[], None] | None = None,
-        rows: Sequence[bytes] | None = None,
+        rows: Sequence[bytes] = (),
     ) -> None:
         self.work = work
         self.weight = weight
@@ -87,24 +81,24 @@ class Journal:
         connection: apsw.Connection,
         *,
         beside: apsw.Connection | None = None,
-        committed: Callable[[int], None] | None = None,
+        committed: Callable[[int, bool], bool] | None = None,
         probe_every_s: float = PROBE_EVERY_S,
     ) -> None:
         """``beside`` is another connection, on which rows may be stored meanwhile.
 
-        ``committed`` is told, after a flush, of pages that came into the log without the connection's knowing.
+        ``committed`` is told, after commits, of pages that came into the log without the connection's knowing, and
+        whether nobody is writing now; True asks for that.
         """
         self._connection = connection
         self._queue: list[Item] = []
-        self._waiting_rows = 0
-        self._other_than_rows = False
+        """What is committed in the loop; rows that wait for the thread beside came before it."""
         self._planned = False
-        self._beside = None if beside is None else Beside(beside, self._beside_ended)
-        self._under_way: list[Item] = []
-        """What the thread beside is storing; nothing else may be written before it is done."""
-        self._committed = committed
+        self._beside: Beside[Item] | None = None if beside is None else Beside(beside, self._beside_ended)
+        self._committed = committed or (lambda pages, alone: False)
         self._probe_every_s = probe_every_s
         self._probe: asyncio.TimerHandle | None = None
+        self._committing = False
+        """Whether a transaction is being run here, or who waited for it is being told."""
         self._closed = False
         self.commits = 0
         self.healthy = True
@@ -138,7 +132,8 @@ class Journal:
             fail(StoreUnavailable(CLOSED))
             return future
         self._queue.append(Item(work, weight, succeed, fail, undo))
-        self._other_than_rows = True
+        if self._beside is not None:
+            self._beside.stop_soon()
         self._plan()
         return future
 
@@ -150,14 +145,15 @@ class Journal:
             failed(StoreUnavailable(CLOSED))
             return
         work = lambda connection: message_rows.store(connection, message_rows.bound(rows))  # noqa: E731
-        self._queue.append(Item(work, len(rows), lambda nothing: _safely(then), failed, rows=rows))
-        self._waiting_rows += len(rows)
-        if self._waiting_rows >= ENOUGH_ROWS:
-            self._try_beside()
+        item = Item(work, len(rows), lambda nothing: _safely(then), failed, rows=rows)
+        if self._beside is None or self._queue or self._committing:
+            self._queue.append(item)
+        else:
+            self._beside.offer(item)
         self._plan()
 
     def _plan(self) -> None:
-        if not self._planned and not self._under_way and self._queue:
+        if not self._planned and (self._beside is None or not self._beside.busy):
             self._planned = True
             asyncio.get_running_loop().call_soon(self._flush)
 
@@ -168,14 +164,22 @@ class Journal:
             self._probe.cancel()
         if self._beside is not None:
             beside, self._beside = self._beside, None
-            beside.close()
+            over, self._queue[:0] = beside.close()
+            self._beside_ended(over)
         self._flush()
 
     def _flush(self) -> None:
         self._planned = False
-        if self._under_way or not self._queue or (self._waiting_rows >= FEW_ROWS and self._try_beside()):
+        if self._beside is not None:
+            if self._beside.busy:
+                return
+            if self._beside.waits:
+                if not self._queue and self._beside.begin():
+                    return
+                self._queue[:0] = self._beside.take_back()
+        queue, self._queue = self._queue, []
+        if not queue:
             return
-        queue = self._take()
         start, weight = 0, 0
         for position, item in enumerate(queue):
             if weight and weight + item.weight > MAX_WEIGHT:
@@ -183,59 +187,41 @@ class Journal:
                 start, weight = position, 0
             weight += item.weight
         self._commit(queue[start:])
-        if self._committed is not None:
-            self._committed(0)
+        self._committed(0, True)
 
-    def _take(self) -> list[Item]:
-        """All that waits."""
-        taken, self._queue = self._queue, []
-        self._waiting_rows, self._other_than_rows = 0, False
-        return taken
-
-    def _take_rows(self) -> list[Item]:
-        """What waits, as far as it is not too much for one transaction."""
-        rows = size = 0
-        for count, item in enumerate(self._queue):
-            rows, size = rows + item.weight, size + sum(map(len, item.rows or ()))
-            if count and (rows > MOST_ROWS or size > MOST_BYTES):
-                taken, self._queue = self._queue[:count], self._queue[count:]
-                self._waiting_rows -= rows - item.weight
-                return taken
-        return self._take()
-
-    def _try_beside(self) -> bool:
-        """Have the thread store what waits, unless that is more than rows, or it is busy."""
-        if self._beside is None or self._under_way or self._other_than_rows:
-            return False
-        if not self._beside.start():
-            return False
-        self._under_way = self._take_rows()
-        self._beside.write([row for item in self._under_way for row in item.rows or ()])
-        return True
-
-    def _beside_ended(self, error: Exception | None) -> None:
-        """The thread is done; what it stored is on disk, or was rolled back."""
-        items, self._under_way = self._under_way, []
-        if error is not None:
-            self._rolled_back(items, error)
-        if self._committed is not None and self._beside is not None:
-            self._committed(self._beside.take_pages())
-        self._flush()  # first of all: the thread works while the others are told
-        if error is None:
-            self._stand(items, [None] * len(items))
+    def _beside_ended(self, lots: list[Lot[Item]]) -> None:
+        """Lots of the thread are over; what it stored is on disk, or was rolled back."""
+        for lot in lots:
+            if lot.error is None:
+                self._stands()
+            else:  # then the thread has stopped
+                self._rolled_back(lot.items, lot.error)
+        alone = self._beside is None or not self._beside.busy
+        if self._committed(sum(lot.pages for lot in lots), alone) and self._beside is not None:
+            self._beside.stop_soon()
+        self._flush()  # before the others are told: the thread works meanwhile
+        for lot in lots:
+            if lot.error is None:
+                self._tell(lot.items, [None] * len(lot.items))
 
     def _commit(self, items: list[Item]) -> None:
+        before, self._committing = self._committing, True
         try:
             results = self._run(items)
         except Exception as error:
             self._rolled_back(items, error)
         else:
-            self._stand(items, results)
+            self._stands()
+            self._tell(items, results)
+        finally:
+            self._committing = before
 
-    def _stand(self, items: list[Item], results: list[Any]) -> None:
-        """The transaction is on disk."""
+    def _stands(self) -> None:
+        """A transaction is on disk."""
         self.commits += 1
         self.healthy = True
+
+    def _tell(self, items: list[Item], results: list[Any]) -> None:
         for item, result in zip(items, results, strict=True):
             item.then(result)
 

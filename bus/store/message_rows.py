@@ -19,10 +19,7 @@ AS_IT_IS = b"T"
 LOOSE = b"J"
 
 LONGEST_LOOSE = 1900
-"""Bytes of JSON that cannot nest as deep as SQLite reads, which is 1000 levels."""
-
-HEAD = 97
-"""Bytes of a row before its text."""
+"""Characters of JSON that cannot nest as deep as SQLite reads, which is 1000 levels."""
 
 _INSERT = (
     "INSERT INTO message(queue, visible, sent, id, body) SELECT"

@@ -51,6 +51,7 @@ def test_what_is_read_at_once_is_what_the_model_lets_pass(request: dict[str, Any
     "body",
     [b"", b"{", b"[]", b"null", b'{"Entries":[]}', b'{"Entries":null}', b'{"Entries":[{"Source":"\xff"}]}',
      b'{"Entries":[{"Source":"\\ud800"}]}', b'{"Entries":[null]}', b'{"Entries":[{"Detail":{}}]}',
+     b'{"Entries":[{"Time":253402300800}]}', b'{"Entries":[{"Time":-62135596801.0}]}',
      b'{"Entries":[{}],"EndpointId":"abcde.veo"}', b'{"Entries":[' + b"[" * 100_000],
 )  # fmt: skip
 def test_what_is_not_plainly_right_is_left_to_the_long_way(body: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,7 +109,7 @@ class FakeStore:
 
 
 class Bench:
-    def __init__(self, patterns: dict[str, str] | None = None, **states: str) -> None:
+    def __init__(self, patterns: dict[str, str] | None = None, *, max_bytes: int = 1000, **states: str) -> None:
         self.clock = ManualClock(1_700_000_000_999)
         self.store = FakeStore()
         self.dispatch = FakeDispatch()
@@ -119,19 +119,21 @@ class Bench:
         self.logging: dict[tuple[Scope, str], Logging] = {}
         self.lines: list[bytes] = []
         bus = FakeBus()
+        self.find: Callable[[str | None], Any] = lambda name: None if name == "absent" else bus
+        self.write: Callable[[Any, bytes], None] = lambda name, line: self.lines.append(line)
         rules = FakeRules(patterns or {"all": '{"source":[{"prefix":""}]}'}, states)
         self.ingest = Ingest(
             self.store,  # type: ignore[arg-type]
             self.clock,
             IdSource(self.clock),
             metrics=self.metrics,
-            find_bus=lambda scope, name: None if name == "absent" else bus,
+            find_bus=lambda scope, name: self.find(name),
             rule_set=lambda number: rules,
             dispatch=self.dispatch,
-            max_bytes=1000,
+            max_bytes=max_bytes,
             watched=lambda: self.watching,
             watch=lambda scope, bus, event: self.watched.append(event),
-            logs=BusLogs(self.clock, buses=self.logging, write=lambda name, line: self.lines.append(line)),
+            logs=BusLogs(self.clock, buses=self.logging, write=lambda name, line: self.write(name, line)),  # noqa: PLW0108 - it may be replaced
         )
 
     async def put(self, *entries: dict[str, Any], call: Call = CALL) -> dict[str, Any]:
@@ -195,19 +197,19 @@ async def test_kinds_with_long_names_are_not_kept() -> None:
     bench = Bench()
     for _ in range(2 * SIGHTINGS):
         await bench.put(ENTRY, {**ENTRY, "DetailType": "x" * 600})
-    (view,) = bench.ingest._views.values()
+    (view,) = bench.ingest.views.kept.values()
     assert list(view.kinds) == [("shop", "OrderPlaced")]
     assert list(view.index._narrowings) == [("shop", "OrderPlaced")]
     assert [len(event.body) > 600 for event, _ in bench.dispatch.planned] == [False, True] * 2 * SIGHTINGS
 
 
 async def test_the_views_of_many_buses_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bus.ingest.MOST_VIEWS", 4)
+    monkeypatch.setattr("bus.event_kinds.MOST_VIEWS", 4)
     bench = Bench()
-    bench.ingest._find_bus = lambda scope, name: FakeBus(int(name or "0"))
+    bench.find = lambda name: FakeBus(int(name or "0"))
     for number in range(10):
         await bench.put({**ENTRY, "EventBusName": str(number)})
-        assert len(bench.ingest._views) <= 4
+        assert len(bench.ingest.views.kept) <= 4
     assert len(bench.dispatch.planned) == 10
 
 
@@ -217,7 +219,7 @@ async def test_selections_are_kept_up_to_a_number_in_all(monkeypatch: pytest.Mon
     for kind in "xyz":
         for detail in ("{}", '{"a":1}', '{"b":1}', '{"a":1,"b":1}'):
             await bench.put({**ENTRY, "DetailType": kind, "Detail": detail})
-    (view,) = bench.ingest._views.values()
+    (view,) = bench.ingest.views.kept.values()
     assert sum(len(kind._selections) for kind in view.kinds.values()) == 3
     assert sorted(names for _, names in bench.dispatch.planned) == [["a"]] * 3 + [["a", "b"]] * 3 + [["b"]] * 3
 
@@ -229,7 +231,7 @@ async def test_what_is_told_of_an_event_does_not_keep_it_from_its_targets() -> N
     def write(name: object, line: bytes) -> None:
         raise OSError("nobody reads what this process writes")
 
-    bench.ingest._logs = BusLogs(bench.clock, buses=bench.logging, write=write)
+    bench.write = write
     with pytest.raises(OSError, match="nobody reads"):
         await bench.put(ENTRY, ENTRY)
     assert len(bench.store.appends) == len(bench.dispatch.handed_over) == 2
@@ -441,8 +443,7 @@ FAULTY = st.fixed_dictionaries(
 @given(st.lists(FAULTY, min_size=1, max_size=10), st.sampled_from(['{"source":["shop"]}', '{"detail":{"a":[1]}}']))
 def test_an_entry_is_judged_as_by_the_rules_one_by_one(entries: list[dict[str, Any]], pattern: str) -> None:
     """What is kept of an event's kind changes neither the answer nor the size, however often the kind is met."""
-    bench = Bench({"some": pattern})
-    bench.ingest._max_bytes = 1 << 20
+    bench = Bench({"some": pattern}, max_bytes=1 << 20)
     for _ in range(SIGHTINGS + 2):
         bench.metrics.put_size.total = 0
         answer = asyncio.run(bench.put(*entries))
@@ -456,8 +457,7 @@ def test_an_entry_is_judged_as_by_the_rules_one_by_one(entries: list[dict[str, A
 @pytest.mark.parametrize("levels", [900, 960, 1000])
 async def test_a_detail_is_matched_however_deep_it_may_nest(levels: int) -> None:
     """The interpreter's stack has no room for it, which is no fault of the event's."""
-    bench = Bench({"deep": '{"detail":{"b":[{"exists":false}]}}', "other": '{"detail":{"b":[1]}}'})
-    bench.ingest._max_bytes = 1 << 20
+    bench = Bench({"deep": '{"detail":{"b":[{"exists":false}]}}', "other": '{"detail":{"b":[1]}}'}, max_bytes=1 << 20)
     detail = '{"a":' * levels + "1" + "}" * levels
     for number in range(SIGHTINGS + 2):
         answer = await bench.put({**ENTRY, "Detail": detail})

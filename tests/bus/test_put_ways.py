@@ -19,6 +19,7 @@ from bus.api.turn import Turn
 from bus.app import App, open_app
 from bus.clock import ManualClock
 from bus.config import Settings
+from bus.event_kinds import EventKind
 from bus.protocol import LONGEST_SHORT
 from bus.server import uvicorn_config
 
@@ -326,6 +327,10 @@ DETAILS = st.one_of(
             '{"id":1}',
             ' { "id" : 2 , "id" : 9 } ',
             '{"id":3,"name":"Zo\\u00eb","path":"a\\/b","quote":"\\"\\\\u0041"}',
+            '{ "\\u0069d" : 3, "escapes" : "\\n\\t\\u0007\\u000a\\u0022\\u007f\\u2028 \\ud83d\\ude00" }',
+            '{"id":3,"lone":"\\ud83d"}',
+            '{"id":3,"wrong":"\\x"}',
+            '{"id":3}\\u0020',
             '{"id":1e999,"text":"\\ud83d\\ude00 \\ud800"}',
             '{"id":4,"odd":"\ufffe"}',
             '{"id":4,"odd":"\uffff \\uffff"}',
@@ -363,8 +368,16 @@ ENTRIES = st.fixed_dictionaries(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(ENTRIES, min_size=1, max_size=10), min_size=1, max_size=4))
-def test_events_come_to_the_same_whether_they_go_straight_or_are_planned(requests: list[list[dict[str, Any]]]) -> None:
-    async def run(*, straight: bool) -> tuple[Any, ...]:
+def test_events_come_to_the_same_whatever_way_they_take(requests: list[list[dict[str, Any]]]) -> None:
+    """Straight or planned, among their like or looked at one by one."""
+
+    async def run(*, straight: bool, alike: bool) -> tuple[Any, ...]:
+        with pytest.MonkeyPatch.context() as patch:
+            if not alike:
+                patch.setattr(EventKind, "match_plain", None)
+            return await put_all(straight=straight)
+
+    async def put_all(*, straight: bool) -> tuple[Any, ...]:
         async with serving(straight=straight) as bench:
             await wire_up(bench)
             answers = []
@@ -380,9 +393,10 @@ def test_events_come_to_the_same_whether_they_go_straight_or_are_planned(request
             }  # type: ignore[arg-type]
             return answers, queues, counts, counters(bench)
 
-    went_straight, planned = (asyncio.run(run(straight=straight)) for straight in (True, False))
-    for one, other in zip(went_straight, planned, strict=True):
-        assert one == other
+    planned = asyncio.run(run(straight=False, alike=False))
+    for straight, alike in ((True, True), (True, False), (False, True)):
+        for one, other in zip(asyncio.run(run(straight=straight, alike=alike)), planned, strict=True):
+            assert one == other
 
 
 async def test_most_events_for_queues_do_go_straight(monkeypatch: pytest.MonkeyPatch) -> None:
